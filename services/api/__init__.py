@@ -1,0 +1,1 @@
+"""The API: authenticates, authorises, validates and commits; the gateway to the nodes."""

@@ -1,0 +1,1 @@
+"""The `moln` command. It speaks only the public API."""

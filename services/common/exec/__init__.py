@@ -1,0 +1,1 @@
+"""Other programs, run by argument vector within limits."""

@@ -1,0 +1,1 @@
+"""The agent of a node: takes the VMs placed there all the way, and reports."""

@@ -1,0 +1,1 @@
+"""Networks, address ranges, leases and rules."""

@@ -1,0 +1,1 @@
+"""Placement: matches what VMs require with what hosts have."""
