@@ -43,7 +43,8 @@ def python_stamp(pyproject: str, root: Path, version: str) -> str:
 def check_python(version: tuple[int, int], where: str) -> None:
     """Raises SetupError for an interpreter that is too old."""
     if version < (3, 11):
-        raise SetupError(f"{where} is Python {version[0]}.{version[1]}: moln needs 3.11 or newer (make PYTHON=python3.12)")
+        found = f"{where} is Python {version[0]}.{version[1]}"
+        raise SetupError(f"{found}: moln needs 3.11 or newer (make setup PYTHON=python3.12)")
 
 
 def set_up_system(ask: bool) -> None:

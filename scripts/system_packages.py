@@ -37,7 +37,7 @@ RENAMED: dict[tuple[str, str], dict[str, str]] = {
 SUPPORTED = "Debian 12, Debian 13 or Ubuntu 24.04"
 
 POLICY = Path("/usr/sbin/policy-rc.d")
-POLICY_TEXT = "#!/bin/sh\n# Written by moln's `make setup` while it installs packages: daemons stay stopped.\nexit 101\n"
+POLICY_TEXT = "#!/bin/sh\n# Written by moln's make setup while it installs packages: daemons stay stopped.\nexit 101\n"
 UNIT_FOLDER = Path("/etc/systemd/system")
 OUR_UNITS = ("etcd", "libvirt", "virt")
 

@@ -1,0 +1,1 @@
+"""The one place that talks to etcd: watch cache, group commit, leases, leaders."""
