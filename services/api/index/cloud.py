@@ -1,0 +1,62 @@
+"""The whole of what this process knows, kept up to date from the watch cache, one step at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from services.api.index.catalog import Catalog
+from services.api.index.hosts import HostIndex
+from services.api.index.vms import VmIndex
+from services.common.store import Change, Store
+
+KINDS = {
+    "vm": None,
+    "host": None,
+    "hostconn": None,
+    "cluster": None,
+    "user": None,
+    "usage": None,
+    "template": None,
+    "image": None,
+    "datastore": None,
+    "network": None,
+    "lease": None,
+    "process": None,
+    "leader": None,
+    "cloud": None,
+}
+"""The kinds that an api process caches."""
+
+
+class CloudIndex:
+    """VMs, hosts and the rest. Everything in it is as of `store.cache.revision`."""
+
+    def __init__(self, store: Store) -> None:
+        self.hosts = HostIndex()
+        self.vms = VmIndex(self.hosts)
+        self.catalog = Catalog()
+        self._store = store
+
+    def start(self) -> None:
+        """Takes what the cache holds, and every change from now on."""
+        present = [
+            Change(kind, entry.id, entry.part, None, entry, entry.mod_revision)
+            for kind in KINDS
+            for parts in self._store.cache.table(kind).values()
+            for entry in parts.values()
+        ]
+        present.sort(key=lambda change: change.revision)
+        self.apply(present, self._store.cache.revision)
+        self._store.cache.subscribe(self.apply, kinds=set(KINDS))
+
+    def apply(self, changes: Sequence[Change], revision: int) -> None:
+        """Applies one step. Hosts come before VMs, whose views look at them."""
+        vms = [change for change in changes if change.kind == "vm"]
+        if len(vms) == len(changes):
+            self.vms.apply(vms)
+            return
+        hosts = [change for change in changes if change.kind in ("host", "hostconn")]
+        rest = [change for change in changes if change.kind not in ("vm", "host", "hostconn")]
+        self.catalog.apply(rest)
+        self.hosts.apply(hosts)
+        self.vms.apply(vms)

@@ -1,0 +1,204 @@
+"""All hosts as this process sees them: stored parts, capacity given out, and the computed view."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from moln.compute.v1 import host_pb2, vm_pb2
+from services.common.store import Change, Entry
+
+M = host_pb2.HostMode
+S = host_pb2.HostState
+L = host_pb2.LivenessState
+
+_BY_MODE = {
+    M.HOST_MODE_DISABLED: S.HOST_STATE_DISABLED,
+    M.HOST_MODE_DRAINING: S.HOST_STATE_DRAINING,
+    M.HOST_MODE_MAINTENANCE: S.HOST_STATE_MAINTENANCE,
+    M.HOST_MODE_OFFLINE: S.HOST_STATE_OFFLINE,
+}
+_BY_LIVENESS = {
+    L.LIVENESS_STATE_UNSPECIFIED: S.HOST_STATE_NEW,
+    L.LIVENESS_STATE_SILENT: S.HOST_STATE_SILENT,
+    L.LIVENESS_STATE_FENCED: S.HOST_STATE_FENCED,
+}
+
+
+class HostRecord:
+    """One host: the entries of its parts and what is given out on it."""
+
+    __slots__ = (
+        "connection",
+        "cpu_percent",
+        "disk_mib",
+        "id",
+        "inventory",
+        "key_id",
+        "liveness",
+        "memory_mib",
+        "revision",
+        "secret",
+        "spec",
+        "vms",
+    )
+
+    def __init__(self, key_id: str) -> None:
+        self.key_id = key_id
+        self.id = int(key_id)
+        self.spec: Entry | None = None
+        self.secret: Entry | None = None
+        self.inventory: Entry | None = None
+        self.liveness: Entry | None = None
+        self.connection: Entry | None = None
+        self.vms = 0
+        self.cpu_percent = 0
+        self.memory_mib = 0
+        self.disk_mib = 0
+        self.revision = 0
+
+    @property
+    def name(self) -> str:
+        """Name, or empty when the host is gone."""
+        return self.spec.value.name if self.spec is not None else ""
+
+    def liveness_value(self) -> host_pb2.HostLiveness | None:
+        """Its liveness, None when it was never heard."""
+        return self.liveness.value if self.liveness is not None else None
+
+    def state(self) -> host_pb2.HostState:
+        """The state as users see it: what is not heard first, then what the administrator wants."""
+        heard = self.liveness.value.state if self.liveness is not None else L.LIVENESS_STATE_UNSPECIFIED
+        if heard != L.LIVENESS_STATE_CONNECTED:
+            return _BY_LIVENESS[heard]
+        mode = self.spec.value.mode if self.spec is not None else M.HOST_MODE_DISABLED
+        return _BY_MODE.get(mode, S.HOST_STATE_UP)
+
+    def totals(self) -> tuple[int, int, int]:
+        """CPU in percent of a core, memory and disk in MiB that may be given out."""
+        if self.spec is None or self.inventory is None:
+            return 0, 0, 0
+        spec, inventory = self.spec.value, self.inventory.value
+        cpu = inventory.cpus * (spec.cpu_overcommit_percent or 100)
+        memory = inventory.memory_mib * (spec.memory_overcommit_percent or 100) // 100 - spec.reserved_memory_mib
+        return cpu, max(0, memory), inventory.disk_mib
+
+    def message(self, cluster: str) -> host_pb2.Host:
+        """The host as clients get it."""
+        host = host_pb2.Host(id=self.id)
+        if self.spec is not None:
+            host.spec.CopyFrom(self.spec.value)
+        if self.inventory is not None:
+            host.inventory.CopyFrom(self.inventory.value)
+        since = host.spec.create_time
+        if self.liveness is not None:
+            host.liveness.CopyFrom(self.liveness.value)
+            since = host.liveness.since
+        cpu, memory, disk = self.totals()
+        host.view.CopyFrom(
+            host_pb2.HostView(
+                state=self.state(),
+                vms=self.vms,
+                cpu_percent_total=cpu,
+                cpu_percent_used=self.cpu_percent,
+                memory_mib_total=memory,
+                memory_mib_used=self.memory_mib,
+                disk_mib_total=disk,
+                disk_mib_used=self.disk_mib,
+                cluster=cluster,
+                resource_version=self.revision,
+                etag=str(self.spec.mod_revision) if self.spec is not None else "",
+                since=since,
+            )
+        )
+        return host
+
+
+LivenessListener = Callable[[HostRecord, int], None]
+HostListener = Callable[[HostRecord, str, Change], None]
+
+
+class HostIndex:
+    """All hosts by id, fed by `apply`, and their names."""
+
+    def __init__(self) -> None:
+        self._records: dict[int, HostRecord] = {}
+        self._on_liveness: list[LivenessListener] = []
+        self._on_change: list[HostListener] = []
+        self.by_name: dict[str, int] = {}
+        self.by_join_token: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def get(self, host_id: int) -> HostRecord | None:
+        """The host of that id that exists, or None."""
+        record = self._records.get(host_id)
+        return record if record is not None and record.spec is not None else None
+
+    def name_of(self, host_id: int) -> str:
+        """Name of a host, or empty."""
+        record = self._records.get(host_id)
+        return record.name if record is not None else ""
+
+    def all(self) -> list[HostRecord]:
+        """All hosts that exist, by id."""
+        return [self._records[key] for key in sorted(self._records) if self._records[key].spec is not None]
+
+    def on_liveness(self, listener: LivenessListener) -> None:
+        """Calls the listener when a host's liveness has changed its state."""
+        self._on_liveness.append(listener)
+
+    def on_change(self, listener: HostListener) -> None:
+        """Calls the listener with each changed host, part and change."""
+        self._on_change.append(listener)
+
+    def move(self, old: vm_pb2.VmPlacement | None, new: vm_pb2.VmPlacement | None) -> None:
+        """Moves what a placement holds from its old host to its new one."""
+        for placement, sign in ((old, -1), (new, 1)):
+            if placement is None or not placement.host_id:
+                continue
+            record = self._at(placement.host_id)
+            granted = placement.granted
+            record.vms += sign
+            record.cpu_percent += sign * granted.cpu_percent
+            record.memory_mib += sign * granted.memory_mib
+            record.disk_mib += sign * granted.disk_mib
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Takes changes of the kinds `host` and `hostconn`, in the order of revisions."""
+        for change in changes:
+            record = self._at(int(change.id))
+            record.revision = change.revision
+            part = change.part if change.kind == "host" else "connection"
+            setattr(record, part, change.new)
+            if part == "spec":
+                self._name(record, change)
+            elif part == "secret":
+                self._token(record, change)
+            for listener in self._on_change:
+                listener(record, part, change)
+            if part == "liveness" and _state(change.old) != _state(change.new):
+                for liveness_listener in self._on_liveness:
+                    liveness_listener(record, change.revision)
+
+    def _at(self, host_id: int) -> HostRecord:
+        record = self._records.get(host_id)
+        if record is None:
+            record = self._records[host_id] = HostRecord(f"{host_id:010d}")
+        return record
+
+    def _name(self, record: HostRecord, change: Change) -> None:
+        if change.old is not None:
+            self.by_name.pop(change.old.value.name, None)
+        if change.new is not None:
+            self.by_name[change.new.value.name] = record.id
+
+    def _token(self, record: HostRecord, change: Change) -> None:
+        if change.old is not None:
+            self.by_join_token.pop(change.old.value.join_token_sha256, None)
+        if change.new is not None and change.new.value.join_token_sha256:
+            self.by_join_token[change.new.value.join_token_sha256] = record.id
+
+
+def _state(entry: Entry | None) -> int:
+    return int(entry.value.state) if entry is not None else 0

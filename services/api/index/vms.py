@@ -1,0 +1,275 @@
+"""All VMs as this process sees them: stored parts, the computed view, and sets by host and state.
+
+Fed by the watch cache, revision by revision, so that every transition of a view is seen once and in order. Decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from moln.compute.v1 import vm_pb2
+from services.api.core import compose
+from services.api.core.view import GONE, View, VmParts, compute_view, to_message
+from services.api.index.hosts import HostIndex, HostRecord
+from services.common.store import Change, Entry
+
+_SINGLE = ("spec", "intent", "placement", "addresses", "volumes", "secrets")
+
+
+class VmRecord:
+    """One VM: the entries of its parts and what is derived from them."""
+
+    __slots__ = (
+        "_bytes",
+        "addresses",
+        "id",
+        "intent",
+        "key_id",
+        "placement",
+        "revision",
+        "secrets",
+        "spec",
+        "statuses",
+        "view",
+        "volumes",
+    )
+
+    def __init__(self, key_id: str) -> None:
+        self.key_id = key_id
+        self.id = int(key_id)
+        self.spec: Entry | None = None
+        self.intent: Entry | None = None
+        self.placement: Entry | None = None
+        self.addresses: Entry | None = None
+        self.volumes: Entry | None = None
+        self.secrets: Entry | None = None
+        self.statuses: dict[int, Entry] = {}
+        self.view: View = GONE
+        self.revision = 0
+        self._bytes: bytes | None = None
+
+    def put(self, part: str, entry: Entry | None) -> None:
+        """Takes one part as it is now; None where it is gone."""
+        if part in _SINGLE:
+            setattr(self, part, entry)
+        elif entry is None:
+            self.statuses.pop(int(part[7:]), None)
+        else:
+            self.statuses[int(part[7:])] = entry
+        self._bytes = None
+
+    @property
+    def owner_id(self) -> int:
+        """Id of the owner; 0 when the VM is gone."""
+        entry = self.intent
+        return entry.value.owner_id if entry is not None else 0
+
+    @property
+    def uid(self) -> str:
+        """Unique id; empty when the VM is gone."""
+        entry = self.intent
+        return entry.value.uid if entry is not None else ""
+
+    @property
+    def name(self) -> str:
+        """Name; empty when the VM is gone."""
+        entry = self.spec
+        return entry.value.name if entry is not None else ""
+
+    @property
+    def host_id(self) -> int:
+        """Host of the placement, or 0."""
+        entry = self.placement
+        return entry.value.host_id if entry is not None else 0
+
+    @property
+    def is_empty(self) -> bool:
+        """No part is stored any more."""
+        return not self.statuses and all(getattr(self, part) is None for part in _SINGLE)
+
+    def status_entry(self) -> Entry | None:
+        """The status of the placement's host and epoch; of a VM that ends, any that is left."""
+        placement = self.placement
+        if placement is None:
+            return next(iter(self.statuses.values()), None)
+        entry = self.statuses.get(placement.value.host_id)
+        if entry is None or entry.value.epoch != placement.value.epoch:
+            return None
+        return entry
+
+    def parts(self) -> VmParts:
+        """The parts as the view takes them."""
+        status = self.status_entry()
+        return VmParts(
+            self.intent.value if self.intent is not None else None,
+            self.placement.value if self.placement is not None else None,
+            self.addresses.value if self.addresses is not None else None,
+            self.volumes.value if self.volumes is not None else None,
+            status.value if status is not None else None,
+        )
+
+    def first_ipv4(self) -> str:
+        """The first IPv4 address, or empty."""
+        if self.addresses is not None:
+            for nic in self.addresses.value.nics:
+                if nic.ipv4:
+                    return str(nic.ipv4)
+        return ""
+
+    def serialized(self, hosts: HostIndex) -> bytes:
+        """The VM as clients get it (`moln.compute.v1.Vm`), composed once per change."""
+        if self._bytes is None:
+            self._bytes = self._compose(hosts)
+        return self._bytes
+
+    def forget_bytes(self) -> None:
+        """The view has changed without a part having changed (its host fell silent)."""
+        self._bytes = None
+
+    def _compose(self, hosts: HostIndex) -> bytes:
+        pieces = [compose.number(1, self.id), compose.frame(2, self.uid.encode())]
+        for field, entry in ((3, self.spec), (4, self.intent), (5, self.placement), (6, self.addresses), (7, self.volumes)):
+            if entry is not None:
+                pieces.append(compose.frame(field, entry.raw))
+        pieces.append(compose.repeated(8, (self.statuses[host].raw for host in sorted(self.statuses))))
+        etag = str(self.spec.mod_revision) if self.spec is not None else ""
+        view = to_message(self.view, hosts.name_of(self.view.host_id), self.revision, etag, self.first_ipv4())
+        pieces.append(compose.frame(9, view.SerializeToString()))
+        return b"".join(pieces)
+
+    def message(self, hosts: HostIndex) -> vm_pb2.Vm:
+        """The VM as a message of its own."""
+        return vm_pb2.Vm.FromString(self.serialized(hosts))
+
+
+class Transition:
+    """A VM's view went from one to another at a revision."""
+
+    __slots__ = ("after", "before", "entry", "record", "revision")
+
+    def __init__(self, record: VmRecord, before: View, after: View, revision: int, entry: Entry | None) -> None:
+        self.record = record
+        self.before = before
+        self.after = after
+        self.revision = revision
+        self.entry = entry
+
+
+ChangeListener = Callable[[VmRecord, set[str]], None]
+TransitionListener = Callable[[Transition], None]
+
+
+class VmIndex:
+    """All VMs by id, fed by `apply`."""
+
+    def __init__(self, hosts: HostIndex) -> None:
+        self._hosts = hosts
+        self._records: dict[str, VmRecord] = {}
+        self._on_change: list[ChangeListener] = []
+        self._on_transition: list[TransitionListener] = []
+        self.states: Counter[int] = Counter()
+        self.by_host: dict[int, set[str]] = {}
+        self.ending: set[str] = set()
+        hosts.on_liveness(self._host_changed)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def get(self, vm_id: int) -> VmRecord | None:
+        """The VM of that id, if it lives."""
+        return self._records.get(f"{vm_id:010d}")
+
+    def by_key(self, key_id: str) -> VmRecord | None:
+        """The VM of that zero-padded id, if it lives."""
+        return self._records.get(key_id)
+
+    def on_change(self, listener: ChangeListener) -> None:
+        """Calls the listener with each changed VM and the names of its changed parts."""
+        self._on_change.append(listener)
+
+    def on_transition(self, listener: TransitionListener) -> None:
+        """Calls the listener with each transition of a view, in the order of revisions."""
+        self._on_transition.append(listener)
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Takes changes of kind `vm`, in the order of revisions."""
+        touched: dict[VmRecord, set[str]] = {}
+        last: dict[VmRecord, Entry | None] = {}
+        revision = 0
+        for change in changes:
+            if change.revision != revision and touched:
+                self._settle(touched, last, revision)
+                touched, last = {}, {}
+            revision = change.revision
+            record = self._records.get(change.id)
+            if record is None:
+                record = self._records[change.id] = VmRecord(change.id)
+            record.put(change.part, change.new)
+            self._track_host(record, change)
+            touched.setdefault(record, set()).add(change.part)
+            last[record] = change.new if change.new is not None else last.get(record)
+        if touched:
+            self._settle(touched, last, revision)
+
+    def _track_host(self, record: VmRecord, change: Change) -> None:
+        """Keeps `by_host`: VMs that are placed on a host, or of which it has a status."""
+        if change.part == "placement":
+            old = change.old.value if change.old is not None else None
+            new = change.new.value if change.new is not None else None
+            self._hosts.move(old, new)
+            hosts = {each.host_id for each in (old, new) if each is not None and each.host_id}
+        elif change.part.startswith("status/"):
+            hosts = {int(change.part[7:])}
+        else:
+            return
+        for host_id in hosts:
+            members = self.by_host.setdefault(host_id, set())
+            if record.host_id == host_id or host_id in record.statuses:
+                members.add(record.key_id)
+            else:
+                members.discard(record.key_id)
+
+    def _settle(self, touched: dict[VmRecord, set[str]], last: dict[VmRecord, Entry | None], revision: int) -> None:
+        for record, parts in touched.items():
+            record.revision = revision
+            self._review(record, revision, last.get(record))
+            for listener in self._on_change:
+                listener(record, parts)
+
+    def _review(self, record: VmRecord, revision: int, entry: Entry | None) -> None:
+        before = record.view
+        host = self._hosts.get(record.host_id)
+        after = compute_view(record.parts(), host.liveness_value() if host is not None else None)
+        record.view = after
+        if after.state != before.state:
+            self._count(record, before, after)
+        if after[:3] != before[:3]:
+            transition = Transition(record, before, after, revision, entry)
+            for listener in self._on_transition:
+                listener(transition)
+
+    def _count(self, record: VmRecord, before: View, after: View) -> None:
+        self.states[before.state] -= 1
+        self.states[after.state] += 1
+        terminating = vm_pb2.VmState.VM_STATE_TERMINATING
+        if after.state == terminating:
+            self.ending.add(record.key_id)
+        elif after is GONE:
+            self.ending.discard(record.key_id)
+            if record.is_empty:
+                self._records.pop(record.key_id, None)
+
+    def _host_changed(self, host: HostRecord, revision: int) -> None:
+        """A host fell silent or came back: the views of its VMs change though none of their parts has."""
+        for key_id in sorted(self.by_host.get(host.id, ())):
+            record = self._records[key_id]
+            record.forget_bytes()
+            record.revision = revision
+            self._review(record, revision, host.liveness)
+            for listener in self._on_change:
+                listener(record, set())
+
+    def records(self) -> dict[str, VmRecord]:
+        """All VMs by zero-padded id; not in order."""
+        return self._records

@@ -1,0 +1,260 @@
+"""Creation of VMs, one or a thousand: checked against the index, each one transaction, committed as a group."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from moln.common.v1 import common_pb2
+from moln.compute.v1 import template_pb2, vm_pb2, vm_service_pb2
+from moln.image.v1 import image_pb2
+from moln.operations.v1 import records_pb2
+from services.api.core import compose
+from services.api.core.addresses import check_room
+from services.api.core.templates import Resolver, check_request_id, complete_template, merge_templates, needed
+from services.api.core.usage import charge
+from services.api.index.cloud import CloudIndex
+from services.common.domain.caller import Caller
+from services.common.domain.errors import MolnError, invalid
+from services.common.domain.ids import check_name
+from services.common.domain.keys import SCHEMA_VERSION
+from services.common.domain.reasons import Reason
+from services.common.store import Conflict, Store, Txn, key
+
+D = vm_pb2.DesiredState
+
+
+class Shape(NamedTuple):
+    """A completed template with what every VM of it needs, made once for all equal requests of a batch."""
+
+    template: template_pb2.VmTemplate
+    raw: bytes
+    amounts: common_pb2.Amounts
+    image_ids: tuple[int, ...]
+    secrets: dict[str, str]
+    template_id: int
+    default_name: str
+
+
+class Creation(NamedTuple):
+    """A VM that was created, or would be (id 0)."""
+
+    vm_id: int
+    fallback: bytes
+    """The VM as it was written, for when it is gone again before it is read."""
+
+
+class VmCreation:
+    """Turns requests into transactions of spec, secrets, intent, references and usage."""
+
+    def __init__(self, store: Store, cloud: CloudIndex) -> None:
+        self._store = store
+        self._cloud = cloud
+
+    async def create(
+        self, requests: Sequence[vm_service_pb2.CreateVmRequest], caller: Caller
+    ) -> list[Creation | MolnError]:
+        """One result per request, in order. What fails leaves nothing; the others are created all the same."""
+        results: list[Creation | MolnError | None] = [None] * len(requests)
+        shapes = self._shapes(requests, caller, results)
+        ids = await self._store.ids.take("vm", sum(result is None for result in results))
+        pending: list[tuple[int, int, Txn, bytes]] = []
+        for index, request in enumerate(requests):
+            shape = shapes[index]
+            if results[index] is not None or shape is None:
+                continue
+            vm_id = ids[len(pending)]
+            txn, raw = await self._transaction(vm_id, request, shape, caller)
+            pending.append((index, vm_id, txn, raw))
+        outcomes = await self._store.commit_all([txn for _, _, txn, _ in pending])
+        for (index, vm_id, _, raw), outcome in zip(pending, outcomes, strict=True):
+            results[index] = await self._result(requests[index], caller, vm_id, raw, outcome)
+        return [result for result in results if result is not None]
+
+    def _shapes(
+        self,
+        requests: Sequence[vm_service_pb2.CreateVmRequest],
+        caller: Caller,
+        results: list[Creation | MolnError | None],
+    ) -> list[Shape | None]:
+        """The shape of each request; where there is none, its result is set."""
+        known: dict[tuple[int, bytes], Shape] = {}
+        demand: dict[int, int] = {}
+        shapes: list[Shape | None] = []
+        for index, request in enumerate(requests):
+            shape = None
+            try:
+                shape = self._shape(request, caller, known)
+                check_room(shape.template, self._cloud.catalog, demand)
+                if request.validate_only:
+                    results[index] = self._preview(request, shape, caller)
+                elif request.request_id:
+                    results[index] = self._repeated(request, caller)
+            except MolnError as err:
+                results[index] = err
+            shapes.append(shape)
+        return shapes
+
+    def _shape(
+        self, request: vm_service_pb2.CreateVmRequest, caller: Caller, known: dict[tuple[int, bytes], Shape]
+    ) -> Shape:
+        if request.name:
+            check_name("name", request.name)
+        check_request_id(request.request_id)
+        if request.host_id and self._cloud.hosts.get(request.host_id) is None:
+            raise MolnError(Reason.HOST_NOT_FOUND, f"host_id: there is no host {request.host_id}; see: moln host list")
+        place = (request.template_id, request.template.SerializeToString(deterministic=True))
+        shape = known.get(place)
+        if shape is None:
+            shape = known[place] = self._complete(request, caller)
+        return shape
+
+    def _complete(self, request: vm_service_pb2.CreateVmRequest, caller: Caller) -> Shape:
+        template, default_name = request.template, "vm"
+        if request.template_id:
+            catalog = self._cloud.catalog.templates
+            base = catalog.spec(catalog.resolve(str(request.template_id), caller, "template_id"))
+            assert base is not None  # noqa: S101  for the type checker: it was resolved a line above
+            template, default_name = merge_templates(base.value.template, template), base.value.name
+        full = complete_template(template, caller, self._resolver(caller))
+        secrets = dict(full.context.secret_variables)
+        if secrets:
+            full.context.ClearField("secret_variables")
+        images = sorted({disk.image_id for disk in full.disks if disk.image_id})
+        return Shape(
+            full, full.SerializeToString(), needed(full), tuple(images), secrets, request.template_id, default_name
+        )
+
+    def _resolver(self, caller: Caller) -> Resolver:
+        catalog, cloud = self._cloud.catalog, self._cloud.catalog.cloud()
+        return Resolver(
+            image=lambda text, field: catalog.images.resolve(text, caller, field),
+            network=lambda text, field: catalog.networks.resolve(text, caller, field),
+            image_size=self._image_mib,
+            default_network_id=cloud.value.default_network_id if cloud is not None else 0,
+        )
+
+    def _image_mib(self, image_id: int) -> int:
+        status = self._cloud.catalog.get("image", image_id, "status")
+        return -(-status.value.virtual_size_bytes // (1 << 20)) if status is not None else 0
+
+    def _repeated(self, request: vm_service_pb2.CreateVmRequest, caller: Caller) -> Creation | None:
+        """The result of the same request, made before and seen here; None where there is none."""
+        entry = self._store.cache.get("request", str(caller.user_id), request.request_id)
+        return self._answer(request, entry.value) if entry is not None else None
+
+    def _answer(self, request: vm_service_pb2.CreateVmRequest, record: records_pb2.RequestRecord) -> Creation:
+        if record.digest != _digest(request):
+            raise invalid(
+                "request_id", f"'{request.request_id}' was used for another request", reason=Reason.REQUEST_ID_REUSED
+            )
+        return Creation(record.id, compose.number(1, record.id))
+
+    async def _transaction(
+        self, vm_id: int, request: vm_service_pb2.CreateVmRequest, shape: Shape, caller: Caller
+    ) -> tuple[Txn, bytes]:
+        uid = str(uuid.uuid4())
+        spec, intent = self._parts(vm_id, uid, request, shape, caller)
+        spec_key = key("vm", vm_id, "spec")
+        txn = Txn()
+        txn.absent(spec_key)
+        txn.put(spec_key, spec)
+        txn.put(key("vm", vm_id, "intent"), intent)
+        if shape.secrets:
+            secrets = vm_pb2.VmSecrets(uid=uid, context_variables=shape.secrets, schema_version=SCHEMA_VERSION)
+            txn.put(key("vm", vm_id, "secrets"), secrets)
+        for image_id in shape.image_ids:
+            self._refer(txn, image_id, vm_id, uid)
+        user = self._cloud.catalog.get("user", caller.user_id)
+        limits = user.value.limits if user is not None else common_pb2.Amounts()
+        txn.fold(key("usage", caller.user_id), charge(shape.amounts, limits, caller.name))
+        if request.request_id:
+            request_key = key("request", str(caller.user_id), request.request_id)
+            txn.absent(request_key)
+            record = records_pb2.RequestRecord(kind="vm", id=vm_id, digest=_digest(request))
+            txn.put(request_key, record, lease=await self._store.request_lease())
+        raw = b"".join(
+            (compose.number(1, vm_id), compose.frame(2, uid.encode()), compose.frame(3, spec), compose.frame(4, intent))
+        )
+        return txn, raw
+
+    def _refer(self, txn: Txn, image_id: int, vm_id: int, uid: str) -> None:
+        intent = self._cloud.catalog.get("image", image_id, "intent")
+        if intent is None or intent.value.desired == image_pb2.IMAGE_DESIRED_DELETED:
+            raise MolnError(Reason.IMAGE_NOT_FOUND, f"template.disks: image {image_id} is being deleted")
+        txn.unchanged(intent.key, intent.mod_revision)
+        txn.put(key("imageref", image_id, f"{vm_id:010d}"), image_pb2.ImageReference(vm_uid=uid))
+
+    def _parts(
+        self, vm_id: int, uid: str, request: vm_service_pb2.CreateVmRequest, shape: Shape, caller: Caller
+    ) -> tuple[bytes, bytes]:
+        now = Timestamp()
+        now.GetCurrentTime()
+        cause = common_pb2.Cause(actor=caller.name, request_id=caller.request_id, reason="CREATE", time=now)
+        spec = vm_pb2.VmSpec(
+            uid=uid,
+            name=request.name or f"{shape.default_name}-{vm_id}",
+            owner_id=caller.user_id,
+            owner=caller.name,
+            template_id=shape.template_id,
+            cause=cause,
+            schema_version=SCHEMA_VERSION,
+            next_disk_id=len(shape.template.disks),
+            next_nic_id=len(shape.template.nics),
+        )
+        intent = vm_pb2.VmIntent(
+            uid=uid,
+            desired=D.DESIRED_STATE_HELD if request.is_held else D.DESIRED_STATE_RUNNING,
+            generation=1,
+            create_time=now,
+            change_time=now,
+            cause=cause,
+            schema_version=SCHEMA_VERSION,
+            owner_id=caller.user_id,
+            needs_addresses=bool(shape.template.nics),
+            needs_volumes=bool(shape.template.disks),
+            wanted_host_id=request.host_id,
+        )
+        return spec.SerializeToString() + compose.frame(5, shape.raw), intent.SerializeToString()
+
+    def _preview(self, request: vm_service_pb2.CreateVmRequest, shape: Shape, caller: Caller) -> Creation:
+        spec, intent = self._parts(0, "", request, shape, caller)
+        return Creation(0, compose.frame(3, spec) + compose.frame(4, intent))
+
+    async def _result(
+        self,
+        request: vm_service_pb2.CreateVmRequest,
+        caller: Caller,
+        vm_id: int,
+        raw: bytes,
+        outcome: int | Exception,
+    ) -> Creation | MolnError:
+        match outcome:
+            case int():
+                return Creation(vm_id, raw)
+            case MolnError():
+                return outcome
+            case Conflict():
+                return await self._lost(request, caller, outcome)
+            case _:
+                raise outcome
+
+    async def _lost(
+        self, request: vm_service_pb2.CreateVmRequest, caller: Caller, conflict: Conflict
+    ) -> Creation | MolnError:
+        """Somebody was quicker: the same request on another api, or one who deleted an image."""
+        await self._store.cache.wait(await self._store.current_revision(), 10.0)
+        try:
+            repeated = self._repeated(request, caller) if request.request_id else None
+        except MolnError as err:
+            return err
+        problem = f"create VM: {conflict.key} was changed at the same time; try again"
+        return repeated or MolnError(Reason.CONFLICT, problem)
+
+
+def _digest(request: vm_service_pb2.CreateVmRequest) -> bytes:
+    return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()

@@ -1,0 +1,232 @@
+"""What users do with VMs: one request, one transaction. Reads from the index; writes spec, secrets and intent only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from moln.common.v1 import common_pb2
+from moln.compute.v1 import vm_pb2, vm_service_pb2
+from services.api.core import compose
+from services.api.core.templates import check_labels
+from services.api.core.verbs import Verb, check_verb, next_intent
+from services.api.core.vm_filter import VMS
+from services.api.index.cloud import CloudIndex
+from services.api.index.vms import VmRecord
+from services.api.usecases.vm_creation import Creation, VmCreation
+from services.common.domain.caller import Caller
+from services.common.domain.errors import MolnError, invalid
+from services.common.domain.ids import check_name
+from services.common.domain.reasons import Reason
+from services.common.filters import parse
+from services.common.resources import page_token
+from services.common.resources.update_mask import apply_mask
+from services.common.store import Conflict, Store, Txn
+
+MAX_BATCH = 1000
+_TRIES = 8
+_MUTABLE = ("name", "template.description", "template.labels")
+
+
+class Vms:
+    """Create, read, change, list."""
+
+    def __init__(self, store: Store, cloud: CloudIndex) -> None:
+        self._store = store
+        self._cloud = cloud
+        self._creation = VmCreation(store, cloud)
+
+    async def create(self, request: vm_service_pb2.CreateVmRequest, caller: Caller) -> bytes:
+        """Creates one VM and returns it serialised. With `validate_only` nothing is created and the id is 0."""
+        result = (await self._creation.create([request], caller))[0]
+        if isinstance(result, MolnError):
+            raise result
+        return self._created(result)
+
+    async def batch_create(self, requests: Sequence[vm_service_pb2.CreateVmRequest], caller: Caller) -> bytes:
+        """Creates up to 1,000 VMs; returns a serialised BatchCreateVmsResponse with one result per request, in order."""
+        if len(requests) > MAX_BATCH:
+            raise invalid("requests", f"has {len(requests)} items; at most {MAX_BATCH} go into one batch")
+        results = await self._creation.create(requests, caller)
+        return compose.repeated(1, (self._batch_result(each) for each in results))
+
+    def get(self, vm_id: int, caller: Caller) -> bytes:
+        """One VM, serialised. Raises NOT_FOUND."""
+        return self.visible(vm_id, caller).serialized(self._cloud.hosts)
+
+    def visible(self, vm_id: int, caller: Caller) -> VmRecord:
+        """The VM, if it lives and the caller may see it. Raises NOT_FOUND/VM_NOT_FOUND otherwise."""
+        record = self._cloud.vms.get(vm_id)
+        if record is None or record.intent is None or not caller.may_see(record.owner_id):
+            raise MolnError(
+                Reason.VM_NOT_FOUND, f"there is no VM {vm_id} that {caller.name} may see", metadata={"id": str(vm_id)}
+            )
+        return record
+
+    def list(self, request: vm_service_pb2.ListVmsRequest, caller: Caller) -> bytes:
+        """A page of VMs by id as a serialised ListVmsResponse, put together from stored bytes."""
+        wanted = parse(request.filter, VMS)
+        token = page_token.decode(request.page_token, wanted.digest)
+        limit = page_token.size(request.page_size)
+        revision = self._store.cache.revision
+        hosts, records = self._cloud.hosts, self._cloud.vms.records()
+        page: list[bytes] = []
+        last, is_more = "", False
+        for key_id in sorted(records):
+            if key_id <= token.last:
+                continue
+            record = records[key_id]
+            if record.intent is None or not caller.may_see(record.owner_id):
+                continue
+            if wanted.pairs and not wanted.matches((record, hosts)):
+                continue
+            if len(page) == limit:
+                is_more = True
+                break
+            page.append(record.serialized(hosts))
+            last = key_id
+        next_token = page_token.encode(last, wanted.digest, token.revision or revision) if is_more else ""
+        return b"".join((compose.repeated(1, page), compose.frame(2, next_token.encode()), compose.number(3, revision)))
+
+    async def change(self, verb: Verb, vm_id: int, caller: Caller, *, is_hard: bool = False) -> bytes:
+        """Changes the desired state as the verb table says. Idempotent. Raises STATE_FORBIDS, CAPABILITY, NOT_FOUND."""
+        for _ in range(_TRIES):
+            record = self.visible(vm_id, caller)
+            row = check_verb(verb, record.view.state, record.name)
+            assert record.intent is not None  # noqa: S101  for the type checker: `visible` has looked
+            intent = next_intent(verb, row, record.view.state, record.intent.value, is_hard=is_hard)
+            if intent is None:
+                return record.serialized(self._cloud.hosts)
+            now = Timestamp()
+            now.GetCurrentTime()
+            intent.change_time.CopyFrom(now)
+            intent.cause.CopyFrom(
+                common_pb2.Cause(actor=caller.name, request_id=caller.request_id, reason=verb.upper(), time=now)
+            )
+            txn = Txn()
+            txn.unchanged(record.intent.key, record.intent.mod_revision)
+            txn.put(record.intent.key, intent)
+            if await self._try(txn):
+                return self._after(record)
+        raise MolnError(Reason.CONFLICT, f"{verb} VM {vm_id}: it is being changed by others; try again")
+
+    async def update(self, request: vm_service_pb2.UpdateVmRequest, caller: Caller) -> bytes:
+        """Changes name, description or labels. Raises ABORTED/ETAG_MISMATCH, INVALID/FIELD_IMMUTABLE."""
+        for _ in range(_TRIES):
+            record = self.visible(request.id, caller)
+            assert record.spec is not None  # noqa: S101  for the type checker: spec and intent are written together
+            if request.etag and request.etag != str(record.spec.mod_revision):
+                raise MolnError(Reason.ETAG_MISMATCH, f"update VM {request.id}: it was changed since it was read")
+            spec: vm_pb2.VmSpec = apply_mask(record.spec.value, request.spec, request.update_mask, _MUTABLE)
+            check_name("spec.name", spec.name)
+            check_labels(spec.template.labels, "spec.template.labels")
+            spec.cause.actor, spec.cause.request_id, spec.cause.reason = caller.name, caller.request_id, "UPDATE"
+            spec.cause.time.GetCurrentTime()
+            txn = Txn()
+            txn.unchanged(record.spec.key, record.spec.mod_revision)
+            txn.put(record.spec.key, spec)
+            if await self._try(txn):
+                return self._after(record)
+        raise MolnError(Reason.CONFLICT, f"update VM {request.id}: it is being changed by others; try again")
+
+    async def _try(self, txn: Txn) -> bool:
+        try:
+            await self._store.commit(txn)
+        except Conflict:
+            await self._store.cache.wait(await self._store.current_revision(), 10.0)
+            return False
+        return True
+
+    def _after(self, record: VmRecord) -> bytes:
+        return record.serialized(self._cloud.hosts)
+
+    def _created(self, created: Creation) -> bytes:
+        record = self._cloud.vms.get(created.vm_id)
+        return record.serialized(self._cloud.hosts) if record is not None else created.fallback
+
+    def _batch_result(self, result: Creation | MolnError) -> bytes:
+        if not isinstance(result, MolnError):
+            return compose.frame(1, self._created(result))
+        failure = vm_service_pb2.Failure(
+            code=_CODES[result.kind.value],
+            reason=result.reason,
+            message=result.message,
+            field=result.fields[0][0] if result.fields else "",
+        )
+        return compose.frame(2, failure.SerializeToString())
+
+
+class Waiting:
+    """Waits for VMs to reach a state, without polling: the index wakes those who wait for a VM."""
+
+    def __init__(self, cloud: CloudIndex, vms: Vms) -> None:
+        self._cloud = cloud
+        self._vms = vms
+        self._waiters: dict[str, set[asyncio.Event]] = {}
+        cloud.vms.on_change(self._changed)
+
+    def _changed(self, record: VmRecord, _: set[str]) -> None:
+        for event in self._waiters.get(record.key_id, ()):
+            event.set()
+
+    async def wait(self, vm_id: int, state: vm_pb2.VmState, timeout_s: float, caller: Caller) -> bytes:
+        """Returns the VM once it is in the state. Raises NOT_REACHED after the time, STATE_UNREACHABLE when it is gone."""
+        record = self._vms.visible(vm_id, caller)
+        event = asyncio.Event()
+        self._waiters.setdefault(record.key_id, set()).add(event)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while record.view.state != state:
+                    _check_reachable(record, state)
+                    event.clear()
+                    await event.wait()
+        except TimeoutError as err:
+            raise _not_reached(record, state, timeout_s) from err
+        finally:
+            self._waiters[record.key_id].discard(event)
+            if not self._waiters[record.key_id]:
+                del self._waiters[record.key_id]
+        return record.serialized(self._cloud.hosts)
+
+
+def _check_reachable(record: VmRecord, state: vm_pb2.VmState) -> None:
+    now = record.view.state
+    gone = (vm_pb2.VM_STATE_DONE, vm_pb2.VM_STATE_TERMINATING)
+    if now in gone and state not in gone:
+        raise MolnError(
+            Reason.STATE_UNREACHABLE,
+            f"wait for VM {record.id} to be {_word(state)}: it is {_word(now)} and will not come back",
+        )
+
+
+def _not_reached(record: VmRecord, state: vm_pb2.VmState, timeout_s: float) -> MolnError:
+    view = record.view
+    why = f": {view.reason}: {view.message}" if view.reason else ""
+    return MolnError(
+        Reason.NOT_REACHED,
+        f"VM {record.id} ({record.name}) is {_word(view.state)}, not {_word(state)}, after {timeout_s:g} s{why}",
+        metadata={"state": _word(view.state), "reason": view.reason},
+    )
+
+
+def _word(state: int) -> str:
+    return vm_pb2.VmState.Name(state).removeprefix("VM_STATE_")  # type: ignore[arg-type]
+
+
+_CODES = {
+    "INVALID_ARGUMENT": 3,
+    "DEADLINE_EXCEEDED": 4,
+    "NOT_FOUND": 5,
+    "ALREADY_EXISTS": 6,
+    "PERMISSION_DENIED": 7,
+    "RESOURCE_EXHAUSTED": 8,
+    "FAILED_PRECONDITION": 9,
+    "ABORTED": 10,
+    "OUT_OF_RANGE": 11,
+    "UNIMPLEMENTED": 12,
+    "INTERNAL": 13,
+    "UNAVAILABLE": 14,
+    "UNAUTHENTICATED": 16,
+}
