@@ -53,10 +53,8 @@ class ClientTls:
 
     def credentials(self) -> grpc.ChannelCredentials:
         """Raises SettingsError for a file that cannot be read."""
-        parts = [_read(path) for path in (self.authority, self.key, self.certificate)]
-        return grpc.ssl_channel_credentials(
-            root_certificates=parts[0], private_key=parts[1], certificate_chain=parts[2]
-        )
+        authority, key, certificate = (_read(path) for path in (self.authority, self.key, self.certificate))
+        return grpc.ssl_channel_credentials(authority, key, certificate)
 
 
 def connect(

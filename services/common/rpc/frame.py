@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -23,7 +22,7 @@ from services.common.rpc.metrics import MethodMetrics, RpcMetrics
 
 SLOW_SECONDS = 1.0
 
-Handler = grpc.RpcMethodHandler[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Behaviour = Callable[[Any, Context], Any]
 
 
@@ -40,13 +39,14 @@ class Frame:
         """The same method, framed. `method` is the full path, "/moln.compute.v1.VmService/GetVm"."""
         metrics = self._metrics.of(method.removeprefix("/"))
         coders = (handler.request_deserializer, handler.response_serializer)
+        behaviour: Any = handler.unary_unary or handler.stream_unary or handler.unary_stream or handler.stream_stream
         if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary, metrics), *coders)
+            return grpc.unary_unary_rpc_method_handler(self._unary(method, behaviour, metrics), *coders)
         if handler.stream_unary is not None:
-            return grpc.stream_unary_rpc_method_handler(self._unary(method, handler.stream_unary, metrics), *coders)
+            return grpc.stream_unary_rpc_method_handler(self._unary(method, behaviour, metrics), *coders)
         if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(self._stream(method, handler.unary_stream, metrics), *coders)
-        return grpc.stream_stream_rpc_method_handler(self._stream(method, handler.stream_stream, metrics), *coders)
+            return grpc.unary_stream_rpc_method_handler(self._stream(method, behaviour, metrics), *coders)
+        return grpc.stream_stream_rpc_method_handler(self._stream(method, behaviour, metrics), *coders)
 
     def _unary(self, method: str, behaviour: Behaviour, metrics: MethodMetrics) -> Behaviour:
         """Methods that answer once; `request` is a message or the client's stream of them."""
@@ -129,13 +129,12 @@ async def _drain(answers: AsyncIterator[Any] | Awaitable[None], context: Context
     if isinstance(answers, Awaitable):
         await answers
         return
-    if not hasattr(answers, "aclose"):
+    try:
         async for answer in answers:
             await context.write(answer)
-        return
-    async with aclosing(answers) as generator:
-        async for answer in generator:
-            await context.write(answer)
+    finally:
+        if isinstance(answers, AsyncGenerator):
+            await answers.aclose()
 
 
 def _code_of(context: Context) -> str:

@@ -20,7 +20,7 @@ OPEN_PREFIXES = ("/grpc.health.v1.Health/",)
 
 
 def make_service_secret(path: Path) -> None:
-    """Writes a new secret to `path` with mode 0600, unless there is a file already; safe to call from several processes."""
+    """Writes a new secret to `path` with mode 0600, unless there is one already; processes may race for it."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     fresh.unlink(missing_ok=True)
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -44,9 +44,8 @@ def read_service_secret(path: Path) -> str:
     if mode & 0o077:
         raise SettingsError(f"service secret {path}: others can read it: chmod 600 {path}")
     if len(text) < MIN_CHARACTERS:
-        raise SettingsError(
-            f"service secret {path}: shorter than {MIN_CHARACTERS} characters: remove it to get a new one"
-        )
+        problem = f"shorter than {MIN_CHARACTERS} characters; remove it to get another"
+        raise SettingsError(f"service secret {path}: {problem}")
     return text
 
 

@@ -1,4 +1,4 @@
-"""The gRPC server of a service: bounded, framed, with reflection, health and channelz. It knows no service's methods."""
+"""The gRPC server of a service: bounded, framed, with reflection, health, channelz. It knows no service's methods."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Limits:
             ("grpc.keepalive_timeout_ms", int(self.keepalive_timeout_seconds * 1000)),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.max_pings_without_data", 0),
-            ("grpc.http2.min_ping_interval_without_data_ms", 5000),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
             ("grpc.http2.max_ping_strikes", 0),
         ]
 
