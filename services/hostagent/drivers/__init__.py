@@ -1,0 +1,1 @@
+"""Drivers: one hypervisor each, behind the Protocols of `ports`. They do as they are told and decide nothing."""

@@ -1,0 +1,215 @@
+"""What the agent asks of a driver: small Protocols, and the values that cross them. Nothing here does anything.
+
+A driver may carry many hosts (the simulator) or one. Work is begun and answered later by a callback, so that a driver can
+carry thousands of VMs without a task for each; all calls and callbacks happen on the agent's event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from moln.compute.v1.host_pb2 import HostInventory
+from moln.compute.v1.vm_pb2 import VmStatus
+from moln.image.v1.image_pb2 import Datastore
+from moln.node.v1.node_service_pb2 import VmOrder
+from services.common.domain.reasons import Reason
+
+
+class Power(Enum):
+    """What a hypervisor says of a guest."""
+
+    ABSENT = "absent"
+    """Neither guest nor disks are there."""
+    OFF = "off"
+    RUNNING = "running"
+    """Also paused: its vCPUs exist."""
+    UNKNOWN = "unknown"
+    """The hypervisor does not answer for it."""
+
+
+class End(Enum):
+    """How a guest that is off came to be off."""
+
+    NONE = "none"
+    """Not known."""
+    SHUT_DOWN = "shut down"
+    """From within."""
+    CRASHED = "crashed"
+    VANISHED = "vanished"
+    """Without moln's doing: the node rebooted, somebody destroyed it."""
+    BY_AGENT = "by agent"
+    """Stopped by an agent at its own end, which left its mark (Deed.HALT)."""
+
+
+class Deed(Enum):
+    """What a driver is asked to do with a guest. Every deed is idempotent."""
+
+    START = "start"
+    """Stage what is missing, create the guest, start it. On failure undo what this try has made."""
+    SHUT_DOWN = "shut_down"
+    """Ask the guest to shut down; pull the plug after `Work.grace_s`. Disks stay."""
+    PLUG = "plug"
+    """Pull the plug. Disks stay."""
+    HALT = "halt"
+    """SHUT_DOWN at the agent's own end: leaves a mark beside the disks, so that `Seen.end` is BY_AGENT afterwards."""
+    ERASE = "erase"
+    """Pull the plug, and leave nothing of the VM."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a deed ended. `reason` is None where it is done; `step` is the step that failed, in words for people.
+
+    `reason` and `message` may also stand beside success: Reason.PLUG_PULLED of a SHUT_DOWN.
+    """
+
+    is_done: bool
+    reason: Reason | None = None
+    message: str = ""
+    step: str = ""
+    was_interrupted: bool = False
+
+
+DONE = Outcome(is_done=True)
+INTERRUPTED = Outcome(is_done=False, message="superseded by another order", was_interrupted=True)
+
+
+@dataclass(slots=True)
+class Work:
+    """A deed on one guest. `done` is called exactly once, never from within `begin`."""
+
+    deed: Deed
+    host_id: int
+    vm_id: int
+    uid: str
+    order: VmOrder | None
+    """What to make: of START always there, complete, and allowed (the claim is granted)."""
+    status: VmStatus
+    """The status that was last reported: epoch, attempt."""
+    done: Callable[[Work, Outcome], None]
+    progress: Callable[[Work, str, int], None]
+    """Tells the step under way and the percent of it that is done; may be called often."""
+    grace_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Seen:
+    """A guest that moln marked, as the hypervisor and the VM's folder have it now: always read, never an event's content.
+
+    `status` is what was last remembered, or None. A guest that has gone altogether is seen as ABSENT.
+    """
+
+    host_id: int
+    vm_id: int
+    uid: str
+    epoch: int
+    power: Power
+    end: End = End.NONE
+    status: VmStatus | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is in use on a host."""
+
+    cpu_percent: float
+    memory_mib: int
+
+
+class PowerDriver(Protocol):
+    """Brings guests up and down."""
+
+    def begin(self, work: Work) -> None:
+        """Starts a deed and returns at once. There is at most one at a time for a guest."""
+        ...
+
+    def interrupt(self, host_id: int, vm_id: int) -> None:
+        """Asks for the deed under way to be given up; it ends as it likes, INTERRUPTED or done. Nothing under way: no effect."""
+        ...
+
+    def remember(self, status: VmStatus, vm_id: int) -> None:
+        """Keeps a status beside the guest, for `Seen.status` after a restart of the agent. Cheap; may be lost."""
+        ...
+
+
+class RecoveryDriver(Protocol):
+    """Finds out what is there: after a restart of the agent, and again and again."""
+
+    async def look(self, host_id: int) -> Sequence[Seen]:
+        """Every guest on the host that carries this cloud's mark. Raises MolnError HYPERVISOR_FAILED."""
+        ...
+
+    def listen(self, heard: Callable[[Seen], None]) -> None:
+        """From now on calls `heard` when a guest's power has changed (also by deeds), as soon as the driver can tell."""
+        ...
+
+
+class ConsoleChannel(Protocol):
+    """Both ways of a serial console, opened."""
+
+    def output(self) -> AsyncIterator[bytes]:
+        """What the guest says; ends when the console does."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Types."""
+        ...
+
+    async def close(self) -> None:
+        """Safe to call twice."""
+        ...
+
+
+class ConsoleDriver(Protocol):
+    """The guest's serial console. Both raise MolnError (CAPABILITY, STATE_FORBIDS, HYPERVISOR_FAILED)."""
+
+    async def open_console(self, host_id: int, uid: str) -> ConsoleChannel:
+        """A channel; an earlier one of the same guest may be ended by it."""
+        ...
+
+    async def console_log(self, host_id: int, uid: str, max_bytes: int) -> bytes:
+        """The newest `max_bytes` of what the guest ever wrote (0: the driver's own limit)."""
+        ...
+
+
+class InventoryDriver(Protocol):
+    """What a host is, and how busy it is."""
+
+    def boot_id(self, host_id: int) -> str:
+        """Changes whenever guests of the host cannot have survived: the kernel's boot id."""
+        ...
+
+    async def inventory(self, host_id: int, datastores: Sequence[Datastore]) -> HostInventory:
+        """Everything but uid, hostname's owner and cause, which the agent fills in. Raises MolnError HYPERVISOR_FAILED."""
+        ...
+
+    async def load(self, host_id: int) -> Load:
+        """Raises MolnError HYPERVISOR_FAILED."""
+        ...
+
+
+class Driver(PowerDriver, RecoveryDriver, ConsoleDriver, InventoryDriver, Protocol):
+    """A whole driver."""
+
+    @property
+    def name(self) -> str:
+        """`libvirt`, `sim`."""
+        ...
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What of the optional it can do: `power`, `console`, `console_log`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HostIdentity:
+    """A host that this agent carries, and its secret."""
+
+    host_id: int
+    uid: str
+    name: str
+    secret: str = field(repr=False)
