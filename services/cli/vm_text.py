@@ -1,0 +1,91 @@
+"""A VM in words, for `moln vm show`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from moln.compute.v1.vm_pb2 import Vm
+from moln.scheduler.v1.scheduler_service_pb2 import ExplainVmResponse
+
+from services.cli.printing import fields, section
+from services.cli.resources.vms import desired_of, phase_word, state_of, why
+from services.cli.sizes import age, clock, mib, size
+
+
+def vm_lines(vm: Vm, explanation: ExplainVmResponse | None = None) -> list[str]:
+    """All that is worth knowing of a VM."""
+    return [
+        *fields(_head(vm)),
+        *section("Why it has no host", _explanation_lines(explanation)),
+        *section("Disks", list(_disk_lines(vm))),
+        *section("Interfaces", list(_nic_lines(vm))),
+        *section("Placement rules", _rule_lines(vm)),
+        *section("On hosts", list(_status_lines(vm))),
+    ]
+
+
+def _head(vm: Vm) -> Iterator[tuple[str, object]]:
+    shape = vm.spec.template
+    yield "VM", f"{vm.spec.name} ({vm.id})"
+    yield "uid", vm.uid
+    yield "owner", vm.spec.owner
+    yield "state", f"{state_of(vm)} for {age(vm.view.since)}"
+    yield "reason", why(vm)
+    yield "next try", clock(vm.view.retry_time) if vm.view.retry_time.seconds else ""
+    yield "wanted", desired_of(vm)
+    yield "host", f"{vm.view.host} ({vm.view.host_id})" if vm.view.host_id else ""
+    yield "address", vm.view.ipv4
+    yield "size", f"{shape.vcpus} vCPU, {shape.cpu_percent} % of a core, {mib(shape.memory_mib)}"
+    yield "created", clock(vm.intent.create_time)
+    yield "started", clock(vm.view.start_time) if vm.view.start_time.seconds else ""
+    yield "labels", " ".join(f"{key}={value}" for key, value in sorted(shape.labels.items()))
+    yield "description", shape.description
+
+
+def _explanation_lines(explanation: ExplainVmResponse | None) -> list[str]:
+    if explanation is None:
+        return []
+    left = [f"{row.hosts_left:>6} left by {row.name}" for row in explanation.filters]
+    unknown = [f"no host has the attribute {name}" for name in explanation.unknown_attributes]
+    return [f"{explanation.hosts:>6} hosts", *left, *unknown] if left or unknown else []
+
+
+def _disk_lines(vm: Vm) -> Iterator[str]:
+    volumes = {volume.disk_id: volume for volume in vm.volumes.disks}
+    for disk in vm.spec.template.disks:
+        volume = volumes.get(disk.disk_id)
+        content = f"image {disk.image} ({disk.image_id})" if disk.image_id or disk.image else "empty"
+        seen = size(volume.virtual_size_bytes) if volume and volume.virtual_size_bytes else mib(disk.size_mib)
+        yield "  ".join(filter(None, (str(disk.disk_id), content, seen, disk.format, disk.bus)))
+
+
+def _nic_lines(vm: Vm) -> Iterator[str]:
+    addresses = {nic.nic_id: nic for nic in vm.addresses.nics}
+    for nic in vm.spec.template.nics:
+        address = addresses.get(nic.nic_id)
+        words = (address.ipv4, address.mac, f"bridge {address.bridge}") if address else ("no address yet",)
+        yield "  ".join(filter(None, (str(nic.nic_id), f"network {nic.network} ({nic.network_id})", *words, nic.model)))
+
+
+def _rule_lines(vm: Vm) -> Sequence[str]:
+    shape = vm.spec.template
+    return fields(
+        (
+            ("requirement", shape.requirement),
+            ("rank", shape.rank),
+            ("host", vm.intent.wanted_host_id),
+            ("affinity group", shape.affinity_group),
+            ("tolerations", " ".join(shape.tolerations)),
+            ("priority", shape.priority),
+        )
+    )
+
+
+def _status_lines(vm: Vm) -> Iterator[str]:
+    for status in vm.statuses:
+        where = f"host {status.host_id}: {phase_word(status.phase)} for {age(status.since)}, attempt {status.attempt}"
+        yield ", ".join(filter(None, (where, status.step and f"step {status.step}", status.hypervisor_name)))
+        if status.reason or status.message:
+            yield "  " + ": ".join(filter(None, (status.reason, status.message)))
+        if status.failures:
+            yield f"  {status.failures} failures in a row"
