@@ -14,7 +14,7 @@ from moln.compute.v1 import template_pb2, vm_pb2, vm_service_pb2
 from moln.image.v1 import image_pb2
 from moln.operations.v1 import records_pb2
 from services.api.core import compose
-from services.api.core.addresses import check_room
+from services.api.usecases.addresses import check_room
 from services.api.core.templates import Resolver, check_request_id, complete_template, merge_templates, needed
 from services.api.core.usage import charge
 from services.api.index.cloud import CloudIndex
@@ -92,8 +92,6 @@ class VmCreation:
                 check_room(shape.template, self._cloud.catalog, demand)
                 if request.validate_only:
                     results[index] = self._preview(request, shape, caller)
-                elif request.request_id:
-                    results[index] = self._repeated(request, caller)
             except MolnError as err:
                 results[index] = err
             shapes.append(shape)
@@ -142,12 +140,12 @@ class VmCreation:
         status = self._cloud.catalog.get("image", image_id, "status")
         return -(-status.value.virtual_size_bytes // (1 << 20)) if status is not None else 0
 
-    def _repeated(self, request: vm_service_pb2.CreateVmRequest, caller: Caller) -> Creation | None:
-        """The result of the same request, made before and seen here; None where there is none."""
-        entry = self._store.cache.get("request", str(caller.user_id), request.request_id)
-        return self._answer(request, entry.value) if entry is not None else None
-
-    def _answer(self, request: vm_service_pb2.CreateVmRequest, record: records_pb2.RequestRecord) -> Creation:
+    async def _repeated(self, request: vm_service_pb2.CreateVmRequest, caller: Caller) -> Creation | None:
+        """The result of the same request, made before; None where there is none."""
+        entry = await self._store.read(key("request", caller.user_id, request.request_id))
+        if entry is None:
+            return None
+        record: records_pb2.RequestRecord = entry.value
         if record.digest != _digest(request):
             raise invalid(
                 "request_id", f"'{request.request_id}' was used for another request", reason=Reason.REQUEST_ID_REUSED
@@ -173,7 +171,7 @@ class VmCreation:
         limits = user.value.limits if user is not None else common_pb2.Amounts()
         txn.fold(key("usage", caller.user_id), charge(shape.amounts, limits, caller.name))
         if request.request_id:
-            request_key = key("request", str(caller.user_id), request.request_id)
+            request_key = key("request", caller.user_id, request.request_id)
             txn.absent(request_key)
             record = records_pb2.RequestRecord(kind="vm", id=vm_id, digest=_digest(request))
             txn.put(request_key, record, lease=await self._store.request_lease())
@@ -249,7 +247,7 @@ class VmCreation:
         """Somebody was quicker: the same request on another api, or one who deleted an image."""
         await self._store.cache.wait(await self._store.current_revision(), 10.0)
         try:
-            repeated = self._repeated(request, caller) if request.request_id else None
+            repeated = await self._repeated(request, caller) if request.request_id else None
         except MolnError as err:
             return err
         problem = f"create VM: {conflict.key} was changed at the same time; try again"

@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from moln.common.v1 import common_pb2
 from moln.compute.v1 import vm_pb2, vm_service_pb2
 from services.api.core import compose
 from services.api.core.templates import check_labels
 from services.api.core.verbs import Verb, check_verb, next_intent
-from services.api.core.vm_filter import VMS
+from services.api.usecases.vm_filter import VMS
 from services.api.index.cloud import CloudIndex
 from services.api.index.vms import VmRecord
+from services.api.usecases.resources import cause_of, check_etag, swap
 from services.api.usecases.vm_creation import Creation, VmCreation
 from services.common.domain.caller import Caller
 from services.common.domain.errors import MolnError, invalid
@@ -23,10 +21,9 @@ from services.common.domain.reasons import Reason
 from services.common.filters import parse
 from services.common.resources import page_token
 from services.common.resources.update_mask import apply_mask
-from services.common.store import Conflict, Store, Txn
+from services.common.store import Store, Txn
 
 MAX_BATCH = 1000
-_TRIES = 8
 _MUTABLE = ("name", "template.description", "template.labels")
 
 
@@ -92,54 +89,41 @@ class Vms:
 
     async def change(self, verb: Verb, vm_id: int, caller: Caller, *, is_hard: bool = False) -> bytes:
         """Changes the desired state as the verb table says. Idempotent. Raises STATE_FORBIDS, CAPABILITY, NOT_FOUND."""
-        for _ in range(_TRIES):
+        def build() -> Txn | None:
             record = self.visible(vm_id, caller)
             row = check_verb(verb, record.view.state, record.name)
             assert record.intent is not None  # noqa: S101  for the type checker: `visible` has looked
             intent = next_intent(verb, row, record.view.state, record.intent.value, is_hard=is_hard)
             if intent is None:
-                return record.serialized(self._cloud.hosts)
-            now = Timestamp()
-            now.GetCurrentTime()
-            intent.change_time.CopyFrom(now)
-            intent.cause.CopyFrom(
-                common_pb2.Cause(actor=caller.name, request_id=caller.request_id, reason=verb.upper(), time=now)
-            )
+                return None
+            intent.cause.CopyFrom(cause_of(caller, verb.upper()))
+            intent.change_time.CopyFrom(intent.cause.time)
             txn = Txn()
             txn.unchanged(record.intent.key, record.intent.mod_revision)
             txn.put(record.intent.key, intent)
-            if await self._try(txn):
-                return self._after(record)
-        raise MolnError(Reason.CONFLICT, f"{verb} VM {vm_id}: it is being changed by others; try again")
+            return txn
+
+        record = self.visible(vm_id, caller)
+        await swap(self._store, f"{verb} VM {vm_id}", build)
+        return record.serialized(self._cloud.hosts)
 
     async def update(self, request: vm_service_pb2.UpdateVmRequest, caller: Caller) -> bytes:
         """Changes name, description or labels. Raises ABORTED/ETAG_MISMATCH, INVALID/FIELD_IMMUTABLE."""
-        for _ in range(_TRIES):
+        def build() -> Txn:
             record = self.visible(request.id, caller)
             assert record.spec is not None  # noqa: S101  for the type checker: spec and intent are written together
-            if request.etag and request.etag != str(record.spec.mod_revision):
-                raise MolnError(Reason.ETAG_MISMATCH, f"update VM {request.id}: it was changed since it was read")
+            check_etag(request.etag, record.spec, f"VM {request.id}")
             spec: vm_pb2.VmSpec = apply_mask(record.spec.value, request.spec, request.update_mask, _MUTABLE)
             check_name("spec.name", spec.name)
             check_labels(spec.template.labels, "spec.template.labels")
-            spec.cause.actor, spec.cause.request_id, spec.cause.reason = caller.name, caller.request_id, "UPDATE"
-            spec.cause.time.GetCurrentTime()
+            spec.cause.CopyFrom(cause_of(caller, "UPDATE"))
             txn = Txn()
             txn.unchanged(record.spec.key, record.spec.mod_revision)
             txn.put(record.spec.key, spec)
-            if await self._try(txn):
-                return self._after(record)
-        raise MolnError(Reason.CONFLICT, f"update VM {request.id}: it is being changed by others; try again")
+            return txn
 
-    async def _try(self, txn: Txn) -> bool:
-        try:
-            await self._store.commit(txn)
-        except Conflict:
-            await self._store.cache.wait(await self._store.current_revision(), 10.0)
-            return False
-        return True
-
-    def _after(self, record: VmRecord) -> bytes:
+        record = self.visible(request.id, caller)
+        await swap(self._store, f"update VM {request.id}", build)
         return record.serialized(self._cloud.hosts)
 
     def _created(self, created: Creation) -> bytes:

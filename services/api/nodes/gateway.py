@@ -1,0 +1,301 @@
+"""The node gateway: which host is on which stream, what each is owed, and what each reports.
+
+Level-triggered: a changed VM only marks an order as due; what is sent is built from the index when it is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from collections.abc import AsyncIterator, Sequence
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from moln.compute.v1 import host_pb2
+from moln.node.v1 import node_service_pb2
+from services.api.access.credentials import token_hash
+from services.api.index.cloud import CloudIndex
+from services.api.index.vms import VmRecord
+from services.api.nodes import orders
+from services.api.nodes.connection import AgentConnection, HostLink
+from services.api.nodes.reports import Report, judge
+from services.common.domain.keys import SCHEMA_VERSION
+from services.common.domain.reasons import Reason
+from services.common.obs.logs import get_logger
+from services.common.rpc.tickets import sign_ticket
+from services.common.store import Change, Conflict, Store, Txn, key
+
+HEARTBEAT_S = 2
+SILENT_S = 7.0
+TICKET_S = 3600
+_TRIES = 4
+_log = get_logger("nodes")
+
+
+class NodeGateway:
+    """All streams of agents to this process."""
+
+    def __init__(self, store: Store, cloud: CloudIndex, secret: bytes, public_address: str) -> None:
+        self._store = store
+        self._cloud = cloud
+        self._secret = secret
+        self._public_address = public_address
+        self.links: dict[int, HostLink] = {}
+        self._ordered: dict[str, set[int]] = {}
+        cloud.vms.on_change(self._vm_changed)
+        store.cache.subscribe(self._ticked, kinds={"process"})
+
+    # What changes
+
+    def _vm_changed(self, record: VmRecord, parts: set[str]) -> None:
+        if parts and not parts & orders.ORDER_PARTS:
+            return
+        concerned = {*record.statuses, *self._ordered.get(record.key_id, ())}
+        if record.placement is not None:
+            concerned.add(record.placement.value.host_id)
+        for host_id in concerned:
+            link = self.links.get(host_id)
+            if link is not None and link.is_synced:
+                link.connection.mark(host_id, record.key_id)
+
+    def _ticked(self, changes: Sequence[Change], _: int) -> None:
+        for change in changes:
+            if change.id == self._store.process_id and change.new is not None:
+                began = change.new.value.time.ToNanoseconds() / 1e9
+                for connection in {link.connection for link in self.links.values()}:
+                    connection.tick(began)
+
+    # Who comes and goes
+
+    async def register(self, hello: node_service_pb2.Hello) -> tuple[AgentConnection, dict[int, str]]:
+        """Takes the hosts of a hello whose secrets are right; returns the connection and the refused hosts with reasons."""
+        connection = AgentConnection(hello.agent_id)
+        refused: dict[int, str] = {}
+        for each in hello.hosts:
+            record = self._cloud.hosts.get(each.host_id)
+            secret = record.secret.value.secret_sha256 if record is not None and record.secret is not None else b""
+            if record is None or not secret or not hmac.compare_digest(secret, token_hash(each.secret)):
+                refused[each.host_id] = "the host is unknown or its secret is wrong; join it anew: moln host token HOST"
+                continue
+            assert record.spec is not None  # noqa: S101  for the type checker: `get` gives existing hosts
+            link = HostLink(connection, each.host_id, record.spec.value.uid, record.name, each.boot_id)
+            self._take_over(link)
+        await self._announce(list(connection.links.values()))
+        _log.info("agent connected", agent=hello.agent_id, hosts=len(connection.links), refused=len(refused))
+        return connection, refused
+
+    def _take_over(self, link: HostLink) -> None:
+        former = self.links.get(link.host_id)
+        if former is not None:
+            former.connection.links.pop(link.host_id, None)
+            if not former.connection.links:
+                former.connection.close()
+        self.links[link.host_id] = link
+        link.connection.links[link.host_id] = link
+
+    async def unregister(self, connection: AgentConnection) -> None:
+        """The stream has ended: its hosts are no longer connected here."""
+        gone = [link for link in connection.links.values() if self.links.get(link.host_id) is link]
+        for link in gone:
+            del self.links[link.host_id]
+            for key_id in link.ordered:
+                self._forget_order(link, key_id)
+        txns = []
+        for link in gone:
+            entry = self._store.cache.get("hostconn", f"{link.host_id:010d}")
+            if entry is not None and entry.value.process == self._store.process_id:
+                txn = Txn()
+                txn.unchanged(entry.key, entry.mod_revision)
+                txn.delete(entry.key)
+                txns.append(txn)
+        _log.info("agent gone", agent=connection.agent_id, hosts=len(gone))
+        await self._store.commit_all(txns)
+
+    async def _announce(self, links: Sequence[HostLink]) -> None:
+        now = Timestamp()
+        now.GetCurrentTime()
+        txns = []
+        for link in links:
+            record = host_pb2.HostConnection(
+                process=self._store.process_id,
+                address=self._public_address,
+                boot_id=link.boot_id,
+                since=now,
+                is_synced=link.is_synced,
+            )
+            txn = Txn()
+            txn.present(key("host", link.host_id, "spec"))
+            txn.put(key("hostconn", link.host_id), record, lease=self._store.process_lease)
+            txns.append(txn)
+        await self._store.commit_all(txns)
+
+    def close_silent(self) -> None:
+        """Ends streams that have not been heard for SILENT_S; their agents dial again when they can."""
+        now = time.monotonic()
+        for connection in {link.connection for link in self.links.values()}:
+            if now - connection.heard > SILENT_S and not connection.is_closed:
+                _log.warning("agent silent", agent=connection.agent_id, hosts=len(connection.links))
+                connection.close()
+
+    # What comes in
+
+    async def receive(self, connection: AgentConnection, messages: Sequence[node_service_pb2.ConnectRequest]) -> None:
+        """Takes messages of a stream, in their order, as far as they have come in."""
+        reports = [report for message in messages for report in message.reports]
+        if reports:
+            await self._store_reports(connection, reports)
+        for message in messages:
+            if message.hosts:
+                await self._store_hosts(connection, message.hosts)
+            if message.synced_host_ids:
+                await self._synced(connection, message.synced_host_ids)
+
+    async def _store_reports(self, connection: AgentConnection, reports: Sequence[Report]) -> None:
+        """Commits the reports; of several for one VM each follows the one before."""
+        waiting = list(reports)
+        while waiting:
+            batch: dict[tuple[int, int], Report] = {}
+            rest: list[Report] = []
+            for report in waiting:
+                place = (report.status.host_id, report.vm_id)
+                if place in batch:
+                    rest.append(report)
+                else:
+                    batch[place] = report
+            await self._store_batch(connection, list(batch.values()))
+            waiting = rest
+
+    async def _store_batch(self, connection: AgentConnection, batch: list[Report]) -> None:
+        for _ in range(_TRIES):
+            txns: list[Txn] = []
+            committing: list[Report] = []
+            for report in batch:
+                link = connection.links.get(report.status.host_id)
+                if link is None:
+                    self._ack(connection, report, Reason.HOST_SECRET_INVALID)
+                    continue
+                verdict = judge(report, link.actor, self._cloud)
+                if verdict.txn is None:
+                    self._ack(connection, report, verdict.reason)
+                else:
+                    txns.append(verdict.txn)
+                    committing.append(report)
+            outcomes = await self._store.commit_all(txns)
+            batch = []
+            for report, outcome in zip(committing, outcomes, strict=True):
+                if isinstance(outcome, int):
+                    self._ack(connection, report, "")
+                elif isinstance(outcome, Conflict):
+                    batch.append(report)
+                else:
+                    raise outcome
+            if not batch:
+                return
+            await self._store.cache.wait(await self._store.current_revision(), 10.0)
+        for report in batch:
+            self._ack(connection, report, Reason.CONFLICT)
+
+    def _ack(self, connection: AgentConnection, report: Report, reason: str) -> None:
+        connection.ack(report.status.host_id, report.vm_id, report.sequence, reason)
+
+    async def _store_hosts(
+        self, connection: AgentConnection, reports: Sequence[node_service_pb2.HostReport]
+    ) -> None:
+        txns = []
+        for report in reports:
+            link = connection.links.get(report.host_id)
+            if link is None:
+                continue
+            link.orphans = tuple(report.orphans)
+            if not report.HasField("inventory"):
+                continue
+            inventory = report.inventory
+            inventory.uid = link.uid
+            inventory.schema_version = SCHEMA_VERSION
+            inventory.cause.actor = link.actor
+            record = self._cloud.hosts.get(report.host_id)
+            if record is None or (record.inventory is not None and record.inventory.value == inventory):
+                continue
+            txn = Txn()
+            txn.present(key("host", report.host_id, "spec"))
+            txn.put(key("host", report.host_id, "inventory"), inventory)
+            txns.append(txn)
+        await self._store.commit_all(txns)
+
+    async def _synced(self, connection: AgentConnection, host_ids: Sequence[int]) -> None:
+        """All guests of these hosts are reported: they may be given orders, all that there are."""
+        links = [connection.links[host_id] for host_id in host_ids if host_id in connection.links]
+        for link in links:
+            link.is_synced = True
+            for key_id in sorted(self._cloud.vms.by_host.get(link.host_id, ())):
+                connection.mark(link.host_id, key_id)
+        connection.completing.extend(link.host_id for link in links)
+        connection.wake.set()
+        await self._announce(links)
+
+    # What goes out
+
+    async def outgoing(self, connection: AgentConnection) -> AsyncIterator[bytes]:
+        """Serialised ConnectResponses for a stream, as long as it lives."""
+        while not connection.is_closed:
+            built = await self._due_orders(connection)
+            message = connection.message(built)
+            if message:
+                yield message
+            if not connection.dirty:
+                await connection.wake.wait()
+            connection.wake.clear()
+
+    async def _due_orders(self, connection: AgentConnection) -> list[bytes]:
+        address = self._store.leader_address("imagesvc") or ""
+        expire_s = int(time.time()) + TICKET_S
+        ticketing = orders.Ticketing(
+            address, expire_s, lambda image, host: sign_ticket(self._secret, "image", str(image), host, expire_s)
+        )
+        built = []
+        for host_id, key_id in connection.take_dirty():
+            link = connection.links.get(host_id)
+            order = await self._order(link, key_id, ticketing) if link is not None else None
+            if order is not None:
+                built.append(order)
+        return built
+
+    async def _order(self, link: HostLink, key_id: str, ticketing: orders.Ticketing) -> bytes | None:
+        record = self._cloud.vms.by_key(key_id)
+        if record is not None and orders.is_ordered(record, link.host_id):
+            if not orders.is_complete(record):
+                return None
+            secrets = await self._secrets(record)
+            link.ordered[key_id] = record.uid
+            self._ordered.setdefault(key_id, set()).add(link.host_id)
+            return orders.order_bytes(record, link.host_id, secrets, ticketing)
+        uid = link.ordered.pop(key_id, "")
+        self._forget_order(link, key_id)
+        has_status = record is not None and link.host_id in record.statuses
+        if not uid and not has_status:
+            return None
+        if record is not None and has_status:
+            uid = record.statuses[link.host_id].value.uid
+        return orders.erase_bytes(record, int(key_id), uid, link.host_id)
+
+    def _forget_order(self, link: HostLink, key_id: str) -> None:
+        hosts = self._ordered.get(key_id)
+        if hosts is not None:
+            hosts.discard(link.host_id)
+            if not hosts:
+                del self._ordered[key_id]
+
+    async def _secrets(self, record: VmRecord) -> bytes:
+        """Secrets are never cached: they are read when an order goes out."""
+        if record.secrets is None:
+            return b""
+        entry = await self._store.read(record.secrets.key)
+        return entry.raw if entry is not None else b""
+
+
+async def close_silent_forever(gateway: NodeGateway) -> None:
+    """Looks after silent streams every second."""
+    while True:
+        await asyncio.sleep(1.0)
+        gateway.close_silent()
