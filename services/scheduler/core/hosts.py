@@ -1,0 +1,85 @@
+"""What the parts of a host amount to for placement. Reads messages; keeps nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from moln.compute.v1 import host_pb2
+from services.common.expressions import NUMBERS, TEXTS, attribute_name
+from services.common.expressions.attributes import LABEL_PREFIX
+from services.scheduler.core.amounts import KIB_PER_MIB, NOTHING, Amounts
+
+DEFAULT_CLUSTER = "default"
+CPU_PERCENT = 100
+_ENABLED = frozenset({host_pb2.HOST_MODE_UNSPECIFIED, host_pb2.HOST_MODE_ENABLED})
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """A host as the scheduler sees it. `is_connected`: its agent is heard and has said what the host has."""
+
+    host_id: int
+    name: str
+    is_enabled: bool = True
+    is_connected: bool = True
+    is_fenced: bool = False
+    total: Amounts = NOTHING
+    taints: frozenset[str] = frozenset()
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+def facts(
+    host_id: int,
+    spec: host_pb2.HostSpec,
+    inventory: host_pb2.HostInventory | None,
+    liveness: host_pb2.HostLiveness | None,
+    cluster: str,
+) -> HostFacts:
+    """The facts from the parts; a part that is not there yet is None. `cluster` is the name of the host's cluster."""
+    state = liveness.state if liveness is not None else host_pb2.LIVENESS_STATE_UNSPECIFIED
+    return HostFacts(
+        host_id=host_id,
+        name=spec.name,
+        is_enabled=spec.mode in _ENABLED,
+        is_connected=state == host_pb2.LIVENESS_STATE_CONNECTED and inventory is not None,
+        is_fenced=state == host_pb2.LIVENESS_STATE_FENCED,
+        total=_total(spec, inventory) if inventory is not None else NOTHING,
+        taints=frozenset(spec.taints),
+        attributes=dict(_attributes(spec, inventory, cluster)),
+    )
+
+
+def _total(spec: host_pb2.HostSpec, inventory: host_pb2.HostInventory) -> Amounts:
+    """What may be given out: with overcommitment, without what is reserved."""
+    cpu = inventory.cpus * CPU_PERCENT * (spec.cpu_overcommit_percent or 100) // 100
+    memory = inventory.memory_mib * (spec.memory_overcommit_percent or 100) // 100 - spec.reserved_memory_mib
+    return Amounts.bounded(cpu, memory * KIB_PER_MIB, inventory.disk_mib)
+
+
+def _attributes(
+    spec: host_pb2.HostSpec, inventory: host_pb2.HostInventory | None, cluster: str
+) -> Iterator[tuple[str, str]]:
+    """Later ones win: what an agent says must not pass for a label, nor a label for what every host has."""
+    if inventory is not None:
+        for raw, value in inventory.attributes.items():
+            name = attribute_name(raw)
+            if name and name not in NUMBERS and name not in TEXTS and not name.startswith(LABEL_PREFIX):
+                yield name, value
+        yield from _inventory_texts(inventory)
+    for raw, value in spec.labels.items():
+        if name := attribute_name(LABEL_PREFIX + raw):
+            yield name, value
+    yield from (("NAME", spec.name), ("HOSTNAME", spec.name))
+    yield from (("CLUSTER", cluster), ("CLUSTER_ID", str(spec.cluster_id)))
+
+
+def _inventory_texts(inventory: host_pb2.HostInventory) -> Iterator[tuple[str, str]]:
+    found = {
+        "ARCH": inventory.architecture,
+        "HYPERVISOR": inventory.hypervisor,
+        "CPU_MODEL": inventory.cpu_model,
+        "MODELNAME": inventory.cpu_model,
+        "DRIVER": inventory.driver,
+    }
+    return ((name, value) for name, value in found.items() if value)

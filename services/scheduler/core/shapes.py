@@ -1,0 +1,78 @@
+"""The class of a VM: everything about it that placement looks at. VMs of one shape are interchangeable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from moln.compute.v1 import template_pb2, vm_pb2
+from services.common.expressions import Expression, Kind, parse
+from services.scheduler.core.amounts import KIB_PER_MIB, Amounts
+
+
+class ShapeKey(NamedTuple):
+    """A shape as plain values: cheap to make and to compare."""
+
+    requirement: str
+    rank: str
+    cpu: int
+    memory: int
+    disk: int
+    tolerations: tuple[str, ...]
+    wanted_host_id: int
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a VM needs, with its expressions parsed. `wanted_host_id` 0: any host."""
+
+    demand: Amounts
+    requirement: Expression
+    rank: Expression
+    tolerations: frozenset[str] = frozenset()
+    wanted_host_id: int = 0
+    priority: int = 0
+
+
+def shape_key(template: template_pb2.VmTemplate, wanted_host_id: int) -> ShapeKey:
+    """The key of a VM's shape. Disks count by the size that they are given."""
+    disks = template.disks
+    return ShapeKey(
+        template.requirement,
+        template.rank,
+        template.cpu_percent,
+        template.memory_mib * KIB_PER_MIB,
+        sum([disk.size_mib for disk in disks]) if disks else 0,
+        tuple(template.tolerations),
+        wanted_host_id,
+        template.priority,
+    )
+
+
+def shape(key: ShapeKey) -> Shape:
+    """The shape. Raises EXPRESSION_INVALID where the requirement or the rank cannot be read."""
+    return Shape(
+        demand=Amounts.bounded(key.cpu, key.memory, key.disk),
+        requirement=parse(key.requirement, Kind.REQUIREMENT),
+        rank=parse(key.rank, Kind.RANK),
+        tolerations=frozenset(key.tolerations),
+        wanted_host_id=key.wanted_host_id,
+        priority=key.priority,
+    )
+
+
+def granted(template: template_pb2.VmTemplate, demand: Amounts) -> vm_pb2.Granted:
+    """What is written down as held for a VM."""
+    return vm_pb2.Granted(
+        vcpus=template.vcpus,
+        cpu_percent=demand.cpu,
+        memory_mib=demand.memory // KIB_PER_MIB,
+        disk_mib=demand.disk,
+    )
+
+
+def held(placement: vm_pb2.VmPlacement) -> Amounts:
+    """What a placement holds on its host."""
+    amounts = placement.granted
+    return Amounts.bounded(amounts.cpu_percent, amounts.memory_mib * KIB_PER_MIB, amounts.disk_mib)

@@ -1,0 +1,151 @@
+"""The slow, obvious scheduler: one VM after the other, one host after the other. The oracle of tests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from services.common.expressions import (
+    And,
+    Arithmetic,
+    Boolean,
+    Comparison,
+    Constant,
+    Negative,
+    Not,
+    Number,
+    Numeric,
+    NumericAttribute,
+    Or,
+    TextComparison,
+)
+from services.scheduler.core.hosts import HostFacts
+from services.scheduler.core.shapes import Shape
+
+
+@dataclass
+class Host:
+    """A host and what is given out of it."""
+
+    facts: HostFacts
+    cpu: int = 0
+    memory: int = 0
+    disk: int = 0
+    vms: int = 0
+
+    def number(self, name: str) -> float | None:
+        total, facts = self.facts.total, self.facts
+        known: dict[str, float] = {
+            "ID": facts.host_id, "RUNNING_VMS": self.vms,
+            "TOTAL_CPU": total.cpu, "USED_CPU": self.cpu, "FREE_CPU": total.cpu - self.cpu,
+            "TOTAL_MEMORY": total.memory, "USED_MEMORY": self.memory, "FREE_MEMORY": total.memory - self.memory,
+            "TOTAL_DISK": total.disk, "USED_DISK": self.disk, "FREE_DISK": total.disk - self.disk,
+        }  # fmt: skip
+        if name in known:
+            return float(known[name])
+        try:
+            return float(facts.attributes[name])
+        except (KeyError, ValueError):
+            return None
+
+    def take(self, shape: Shape) -> None:
+        self.cpu += shape.demand.cpu
+        self.memory += shape.demand.memory
+        self.disk += shape.demand.disk
+        self.vms += 1
+
+    def fits(self, shape: Shape) -> bool:
+        total, demand = self.facts.total, shape.demand
+        pairs = [
+            (total.cpu - self.cpu, demand.cpu),
+            (total.memory - self.memory, demand.memory),
+            (total.disk - self.disk, demand.disk),
+        ]
+        return all(wanted == 0 or free >= wanted for free, wanted in pairs)
+
+    def passes(self, shape: Shape) -> bool:
+        facts = self.facts
+        return (
+            facts.is_enabled
+            and facts.is_connected
+            and shape.wanted_host_id in (0, facts.host_id)
+            and facts.taints <= shape.tolerations
+            and holds(shape.requirement.condition, self)
+            and self.fits(shape)
+        )
+
+    def score(self, shape: Shape) -> tuple[float, int, int, int]:
+        free = self.facts.total.memory - self.memory
+        return (rank(shape.rank.score, self), -self.vms, max(0, free), -self.facts.host_id)
+
+
+def place(hosts: Sequence[Host], shape: Shape) -> int | None:
+    """Places one VM on the best host; returns its position."""
+    fitting = [index for index, host in enumerate(hosts) if host.passes(shape)]
+    if not fitting:
+        return None
+    chosen = max(fitting, key=lambda index: hosts[index].score(shape))
+    hosts[chosen].take(shape)
+    return chosen
+
+
+def holds(node: Boolean, host: Host) -> bool:
+    match node:
+        case Comparison():
+            left, right = value(node.left, host, None), value(node.right, host, None)
+            if left is None or right is None:
+                return False
+            return _compared(node.sign, left, right)
+        case TextComparison():
+            text = host.facts.attributes.get(node.name)
+            return text is not None and (text == node.text) is (node.sign == "=")
+        case Not():
+            return not holds(node.operand, host)
+        case And():
+            return all(holds(operand, host) for operand in node.operands)
+        case Or():
+            return any(holds(operand, host) for operand in node.operands)
+        case Constant():
+            return node.value
+
+
+def _compared(sign: str, left: float, right: float) -> bool:
+    if math.isnan(left) or math.isnan(right):
+        return False
+    return {
+        "=": left == right, "!=": left != right, ">": left > right,
+        ">=": left >= right, "<": left < right, "<=": left <= right,
+    }[sign]  # fmt: skip
+
+
+def rank(node: Numeric, host: Host) -> float:
+    found = value(node, host, 0.0)
+    return -math.inf if found is None or math.isnan(found) else found
+
+
+def value(node: Numeric, host: Host, missing: float | None) -> float | None:
+    match node:
+        case Number():
+            return node.value
+        case NumericAttribute():
+            found = host.number(node.name)
+            return missing if found is None else found
+        case Negative():
+            operand = value(node.operand, host, missing)
+            return None if operand is None else -operand
+        case Arithmetic():
+            left, right = value(node.left, host, missing), value(node.right, host, missing)
+            if left is None or right is None:
+                return None
+            return _calculated(node.sign, left, right)
+
+
+def _calculated(sign: str, left: float, right: float) -> float:
+    if sign == "/":
+        if right == 0:
+            return (
+                math.nan if left == 0 or math.isnan(left) else math.copysign(math.inf, left) * math.copysign(1, right)
+            )
+        return left / right
+    return {"+": left + right, "-": left - right, "*": left * right}[sign]
