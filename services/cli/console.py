@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from moln.compute.v1.vm_service_pb2 import ConsoleVmRequest, ConsoleVmResponse
-
 from services.cli.client import Answers, Client
 
 ESCAPE = b"\x1d"

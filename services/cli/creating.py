@@ -6,9 +6,9 @@ import uuid
 from collections.abc import Iterator, Sequence
 
 import click
+
 from moln.compute.v1.vm_pb2 import Vm
 from moln.compute.v1.vm_service_pb2 import BatchCreateVmsRequest, BatchCreateVmsResponse, CreateVmRequest, Failure
-
 from services.cli.client import Client
 from services.cli.exits import CliError, Exit
 from services.cli.resources.vms import VMS

@@ -1,4 +1,7 @@
-"""Turns errors of gRPC into one clear line and an exit code. Decides nothing else; retries nothing."""
+"""Turns errors of gRPC into one clear line and an exit code. Decides nothing else; retries nothing.
+
+It decodes by itself what services.common.rpc decodes too: importing that costs a command 0.2 s.
+"""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from moln.compute.v1.template_pb2 import Context, DiskTemplate, NicTemplate, OnHostLoss, RestartPolicy, VmTemplate
 
+from moln.compute.v1.template_pb2 import Context, DiskTemplate, NicTemplate, OnHostLoss, RestartPolicy, VmTemplate
 from services.cli.exits import usage
 from services.cli.options import KEY_VALUE, SIZE, Name, file_bytes
 from services.cli.templates import read_pairs, read_yaml

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 from moln.compute.v1.vm_pb2 import Vm
 from moln.scheduler.v1.scheduler_service_pb2 import ExplainVmResponse
-
 from services.cli.printing import fields, section
 from services.cli.resources.vms import desired_of, phase_word, state_of, why
 from services.cli.sizes import age, clock, mib, size

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 from google.protobuf.duration_pb2 import Duration
+
 from moln.compute.v1.vm_pb2 import Vm, VmState
 from moln.compute.v1.vm_service_pb2 import WaitVmRequest, WatchVmsRequest, WatchVmsResponse
-
 from services.cli.client import Client
 from services.cli.exits import CliError, Exit
 from services.cli.resources.vms import VMS, state_of, why

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import click
+
 from moln.compute.v1.vm_pb2 import Vm
 from moln.scheduler.v1.scheduler_service_pb2 import ExplainVmRequest, ExplainVmResponse
-
 from services.cli.client import Client
 from services.cli.command_line import Group
 from services.cli.commands import vm_create, vm_inside, vm_verbs

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import click
+
 from moln.compute.v1.vm_pb2 import Vm, VmState
 from moln.compute.v1.vm_service_pb2 import CreateVmRequest
-
 from services.cli.command_line import Command
 from services.cli.creating import create_many, create_one, refused, summary
 from services.cli.documents import as_text, plain, yaml_text

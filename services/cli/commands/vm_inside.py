@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+
 from moln.compute.v1.vm_pb2 import Vm
 from moln.compute.v1.vm_service_pb2 import GetVmConsoleLogRequest, GetVmConsoleLogResponse
-
 from services.cli.command_line import Command
 from services.cli.console import connect
 from services.cli.exits import CliError, Exit, usage

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
+
 from moln.compute.v1.vm_pb2 import Vm, VmState
 from moln.compute.v1.vm_service_pb2 import (
     HoldVmRequest,
@@ -17,7 +18,6 @@ from moln.compute.v1.vm_service_pb2 import (
     TerminateVmRequest,
     UpdateVmRequest,
 )
-
 from services.cli.client import Client
 from services.cli.command_line import Command
 from services.cli.exits import CliError, Exit, usage

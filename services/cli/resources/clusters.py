@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from moln.compute.v1.cluster_pb2 import Cluster
 from moln.compute.v1.cluster_service_pb2 import GetClusterRequest, ListClustersRequest, ListClustersResponse
-
 from services.cli.objects import Resource
 from services.cli.sizes import age
 from services.cli.tables import Column

@@ -12,7 +12,6 @@ from moln.compute.v1.host_service_pb2 import (
     WatchHostsRequest,
     WatchHostsResponse,
 )
-
 from services.cli.documents import enum_word
 from services.cli.objects import Resource
 from services.cli.sizes import age, cores, mib

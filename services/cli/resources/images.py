@@ -5,7 +5,6 @@ from __future__ import annotations
 from moln.image.v1.datastore_service_pb2 import GetDatastoreRequest, ListDatastoresRequest, ListDatastoresResponse
 from moln.image.v1.image_pb2 import DESCRIPTOR, Datastore, Image
 from moln.image.v1.image_service_pb2 import GetImageRequest, ListImagesRequest, ListImagesResponse
-
 from services.cli.documents import enum_word
 from services.cli.objects import Resource
 from services.cli.sizes import age, mib, size

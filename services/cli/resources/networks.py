@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from moln.network.v1.network_pb2 import DESCRIPTOR, Lease, Network
 from moln.network.v1.network_service_pb2 import GetNetworkRequest, ListNetworksRequest, ListNetworksResponse
-
 from services.cli.documents import enum_word
 from services.cli.objects import Resource
 from services.cli.sizes import age

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from moln.compute.v1.template_pb2 import Template
 from moln.compute.v1.template_service_pb2 import GetTemplateRequest, ListTemplatesRequest, ListTemplatesResponse
-
 from services.cli.objects import Resource
 from services.cli.sizes import age, mib
 from services.cli.tables import Column

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from moln.iam.v1.user_pb2 import DESCRIPTOR, User
 from moln.iam.v1.user_service_pb2 import GetUserRequest, ListUsersRequest, ListUsersResponse
-
 from services.cli.documents import enum_word
 from services.cli.objects import Resource
 from services.cli.sizes import age, mib

@@ -10,7 +10,6 @@ from moln.compute.v1.vm_service_pb2 import (
     WatchVmsRequest,
     WatchVmsResponse,
 )
-
 from services.cli.documents import enum_word
 from services.cli.objects import Resource
 from services.cli.sizes import age, cores, mib

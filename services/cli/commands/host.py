@@ -1,0 +1,237 @@
+"""`moln host`: hosts that VMs are placed on."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+import click
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from moln.compute.v1.host_pb2 import Host
+from moln.compute.v1.host_service_pb2 import (
+    CreateHostRequest,
+    CreateHostResponse,
+    CreateJoinTokenRequest,
+    CreateJoinTokenResponse,
+    DeleteHostRequest,
+    DeleteHostResponse,
+    DisableHostRequest,
+    EnableHostRequest,
+    FenceHostRequest,
+    UpdateHostRequest,
+)
+from services.cli.command_line import Group
+from services.cli.exits import usage
+from services.cli.host_text import host_lines, join_lines
+from services.cli.options import (
+    KEY_VALUE,
+    SIZE,
+    Name,
+    confirm,
+    filter_option,
+    list_options,
+    output_option,
+    yes_option,
+)
+from services.cli.printing import list_objects, print_document, print_object
+from services.cli.resources.clusters import CLUSTERS
+from services.cli.resources.hosts import HOSTS, state_of
+from services.cli.session import Session
+
+
+@click.group("host", cls=Group)
+def command() -> None:
+    """Hosts that virtual machines are placed on."""
+
+
+@command.command(
+    "create",
+    examples="""
+    moln host create node-7
+    moln host create node-7 --cluster gpu --label rack=b
+    """,
+)
+@click.argument("name")
+@click.option("--cluster", type=Name("cluster"), help="Its cluster (default: the default one).")
+@click.option("--label", type=KEY_VALUE, multiple=True, metavar="KEY=VALUE", help="Label, LABEL_<KEY> in requirements.")
+@click.option("--taint", multiple=True, help="VMs stay off unless they tolerate it; may be repeated.")
+@click.option("--setting", type=KEY_VALUE, multiple=True, metavar="KEY=VALUE", help="Setting of the driver.")
+@output_option(("text", "json", "yaml"))
+@click.pass_obj
+def create_host(
+    session: Session, name: str, cluster: str | None, label: Sequence[tuple[str, str]], taint: Sequence[str],
+    setting: Sequence[tuple[str, str]], output: str,
+) -> None:  # fmt: skip
+    """Creates a host and prints the command with which the node joins (its token works once)."""
+    request = CreateHostRequest(
+        name=name, labels=dict(label), taints=taint, settings=dict(setting), request_id=str(uuid.uuid4()),
+        cluster_id=CLUSTERS.id_of(session.client, cluster) if cluster else 0,
+    )  # fmt: skip
+    answer = session.client.unary(HOSTS.path("CreateHost"), request, CreateHostResponse)
+    if output != "text":
+        print_document(answer, output)
+        return
+    click.echo(f"created {HOSTS.title(answer.host)}; on the node, run:")
+    for line in join_lines(answer.join_token, answer.node_address, answer.join_token_expire_time):
+        click.echo(line)
+
+
+@command.command(
+    "token",
+    examples="""
+    moln host token node-7
+    """,
+)
+@click.argument("host", type=Name("host"))
+@click.pass_obj
+def new_token(session: Session, host: str) -> None:
+    """Makes a new join token, for a node that has lost its secret; a former token is refused from now on."""
+    found = HOSTS.find(session.client, host)
+    request = CreateJoinTokenRequest(id=found.id)
+    answer = session.client.unary(HOSTS.path("CreateJoinToken"), request, CreateJoinTokenResponse)
+    click.echo(f"on the node of {HOSTS.title(found)}, run:")
+    for line in join_lines(answer.join_token, answer.node_address, answer.join_token_expire_time):
+        click.echo(line)
+
+
+@command.command(
+    "list",
+    examples="""
+    moln host list
+    moln host list --filter 'state=UP cluster=default' -o wide
+    moln host list --watch
+    """,
+)
+@filter_option("state=UP cluster=default name=node-*")
+@list_options
+@click.pass_obj
+def list_hosts(session: Session, condition: str, output: str, watch: bool) -> None:
+    """Shows the hosts and what of them is given out."""
+    list_objects(session, HOSTS, output=output, condition=condition, watch=watch)
+
+
+@command.command(
+    "show",
+    examples="""
+    moln host show node-1
+    """,
+)
+@click.argument("host", type=Name("host"))
+@output_option()
+@click.pass_obj
+def show_host(session: Session, host: str, output: str) -> None:
+    """Shows one host: what it has, what is given out, what is less than it could be."""
+    found = HOSTS.find(session.client, host)
+    print_object(HOSTS, found, output, host_lines(found))
+
+
+@command.command(
+    "update",
+    examples="""
+    moln host update node-1 --label rack=b --memory-overcommit 150
+    moln host update node-1 --label rack=
+    """,
+)
+@click.argument("host", type=Name("host"))
+@click.option("--label", type=KEY_VALUE, multiple=True, metavar="KEY=VALUE", help="Label to set; KEY= removes it.")
+@click.option("--taint", multiple=True, help="All taints, in place of the former ones.")
+@click.option("--no-taints", is_flag=True, help="No taints any more.")
+@click.option("--cpu-overcommit", type=click.IntRange(1), help="CPU to give out, in percent of what is there.")
+@click.option("--memory-overcommit", type=click.IntRange(1), help="Memory to give out, in percent of what is there.")
+@click.option("--reserved-memory", type=SIZE, help="Memory that is never given out.")
+@click.pass_obj
+def update_host(
+    session: Session, host: str, label: Sequence[tuple[str, str]], taint: Sequence[str], no_taints: bool,
+    cpu_overcommit: int | None, memory_overcommit: int | None, reserved_memory: int | None,
+) -> None:  # fmt: skip
+    """Changes labels, taints, overcommit or reserved memory."""
+    found = HOSTS.find(session.client, host)
+    request = UpdateHostRequest(id=found.id, spec=found.spec, etag=found.view.etag, update_mask=FieldMask())
+    for key, value in label:
+        if value:
+            request.spec.labels[key] = value
+        else:
+            request.spec.labels.pop(key, None)
+    if taint or no_taints:
+        request.spec.ClearField("taints")
+        request.spec.taints.extend(taint)
+    request.spec.cpu_overcommit_percent = cpu_overcommit or request.spec.cpu_overcommit_percent
+    request.spec.memory_overcommit_percent = memory_overcommit or request.spec.memory_overcommit_percent
+    if reserved_memory is not None:
+        request.spec.reserved_memory_mib = reserved_memory
+    changed = {
+        "labels": bool(label), "taints": bool(taint or no_taints), "cpu_overcommit_percent": cpu_overcommit,
+        "memory_overcommit_percent": memory_overcommit, "reserved_memory_mib": reserved_memory is not None,
+    }  # fmt: skip
+    request.update_mask.paths.extend(path for path, is_set in changed.items() if is_set)
+    if not request.update_mask.paths:
+        raise usage("nothing to change: see `moln host update --help`")
+    click.echo(f"changed {HOSTS.title(session.client.unary(HOSTS.path('UpdateHost'), request, Host))}")
+
+
+@command.command(
+    "enable",
+    examples="""
+    moln host enable node-1
+    """,
+)
+@click.argument("hosts", type=Name("host"), nargs=-1, required=True)
+@click.pass_obj
+def enable_hosts(session: Session, hosts: Sequence[str]) -> None:
+    """Lets VMs be placed on hosts."""
+    for found in HOSTS.find_all(session.client, hosts):
+        host = session.client.unary(HOSTS.path("EnableHost"), EnableHostRequest(id=found.id), Host)
+        click.echo(f"{HOSTS.title(host)} is {state_of(host)}")
+
+
+@command.command(
+    "disable",
+    examples="""
+    moln host disable node-1
+    """,
+)
+@click.argument("hosts", type=Name("host"), nargs=-1, required=True)
+@click.pass_obj
+def disable_hosts(session: Session, hosts: Sequence[str]) -> None:
+    """Places nothing new on hosts; what runs goes on."""
+    for found in HOSTS.find_all(session.client, hosts):
+        host = session.client.unary(HOSTS.path("DisableHost"), DisableHostRequest(id=found.id), Host)
+        click.echo(f"{HOSTS.title(host)} is {state_of(host)}")
+
+
+@command.command(
+    "fence",
+    examples="""
+    moln host fence node-1 --confirmed
+    """,
+)
+@click.argument("host", type=Name("host"))
+@click.option("--confirmed", is_flag=True, help="You have made sure that the machine is off.")
+@click.pass_obj
+def fence_host(session: Session, host: str, confirmed: bool) -> None:
+    """Declares, on your word, that nothing runs on a silent host: its VMs may start elsewhere."""
+    found = HOSTS.find(session.client, host)
+    if not confirmed:
+        raise usage(f"make sure that the machine of {HOSTS.title(found)} is off, then say --confirmed: "
+                    "a VM that still ran there would run twice")  # fmt: skip
+    fenced = session.client.unary(HOSTS.path("FenceHost"), FenceHostRequest(id=found.id, is_confirmed=True), Host)
+    click.echo(f"{HOSTS.title(fenced)} is {state_of(fenced)}")
+
+
+@command.command(
+    "delete",
+    examples="""
+    moln host delete node-7
+    """,
+)
+@click.argument("hosts", type=Name("host"), nargs=-1, required=True)
+@yes_option
+@click.pass_obj
+def delete_hosts(session: Session, hosts: Sequence[str], yes: bool) -> None:
+    """Deletes hosts on which no VM is placed."""
+    found = HOSTS.find_all(session.client, hosts)
+    confirm(f"Delete {', '.join(map(HOSTS.title, found))}?", yes=yes)
+    for host in found:
+        session.client.unary(HOSTS.path("DeleteHost"), DeleteHostRequest(id=host.id), DeleteHostResponse)
+        click.echo(f"deleted {HOSTS.title(host)}")
