@@ -1,0 +1,105 @@
+"""The HTTP endpoint that Prometheus scrapes: GET /metrics, and /healthz for load balancers. Nothing else.
+
+It runs on the service's own event loop, so that it stops answering when the service does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+REQUEST_BYTES = 16 * 1024
+REQUEST_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Page:
+    """One answer."""
+
+    status: str
+    content_type: str
+    body: bytes
+
+
+_NOT_ALLOWED = Page("405 Method Not Allowed", "text/plain", b"")
+
+
+@asynccontextmanager
+async def metrics_endpoint(
+    registry: CollectorRegistry,
+    host: str,
+    port: int,
+    *,
+    tls: ssl.SSLContext | None = None,
+    is_healthy: Callable[[], bool] = lambda: True,
+) -> AsyncIterator[int]:
+    """Serves while the context lasts; yields the real port, also where port 0 was asked for.
+
+    Raises OSError for an address that cannot be listened at. Whether it may be is the caller's to check.
+    """
+    connections: set[asyncio.Task[object]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  for the type checker: a coroutine runs in a task
+        connections.add(task)
+        try:
+            await _connection(reader, writer, lambda path, accept: _page(registry, is_healthy, path, accept))
+        finally:
+            connections.discard(task)
+
+    server = await asyncio.start_server(serve, host, port, ssl=tls, limit=REQUEST_BYTES)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in connections:
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+
+
+async def _connection(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Callable[[str, str], Page]
+) -> None:
+    """Answers one request and closes: scrapers come every few seconds, keeping connections gains nothing."""
+    try:
+        async with asyncio.timeout(REQUEST_SECONDS):
+            head = await reader.readuntil(b"\r\n\r\n")
+            method, path, accept = _parse(head)
+            page = answer(path, accept) if method in {"GET", "HEAD"} else _NOT_ALLOWED
+            writer.write(_encode(page, with_body=method != "HEAD"))
+            await writer.drain()
+    except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError, ValueError):
+        return  # a scraper that hangs up or talks nonsense is its own problem
+    finally:
+        writer.close()
+
+
+def _parse(head: bytes) -> tuple[str, str, str]:
+    lines = head.decode("latin-1").split("\r\n")
+    method, target, _version = lines[0].split(" ")
+    headers = dict(line.lower().split(":", 1) for line in lines[1:] if ":" in line)
+    return method, target.split("?", 1)[0], headers.get("accept", "").strip()
+
+
+def _page(registry: CollectorRegistry, is_healthy: Callable[[], bool], path: str, accept: str) -> Page:
+    if path == "/metrics":
+        encode, content_type = choose_encoder(accept)
+        return Page("200 OK", content_type, encode(registry))
+    if path == "/healthz":
+        return Page("200 OK", "text/plain", b"ok\n") if is_healthy() else Page("503 Unavailable", "text/plain", b"no\n")
+    return Page("404 Not Found", "text/plain", b"there is /metrics and /healthz\n")
+
+
+def _encode(page: Page, *, with_body: bool) -> bytes:
+    head = (
+        f"HTTP/1.1 {page.status}\r\nContent-Type: {page.content_type}\r\n"
+        f"Content-Length: {len(page.body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + (page.body if with_body else b"")
