@@ -58,11 +58,10 @@ def generate(source: Path, target: Path) -> bool:
     names = sources(source)
     bin_folder = Path(sys.executable).parent
     flags = [
-        f"--plugin=protoc-gen-mypy={bin_folder / 'protoc-gen-mypy'}",
         f"--plugin=protoc-gen-mypy_grpc={bin_folder / 'protoc-gen-mypy_grpc'}",
         f"--python_out={target}",
         f"--grpc_python_out={target}",
-        f"--mypy_out=quiet:{target}",
+        f"--pyi_out={target}",
         f"--mypy_grpc_out=quiet,only_async:{target}",
         "--include_imports",
         "--include_source_info",

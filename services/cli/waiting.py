@@ -25,7 +25,7 @@ OUTAGE_SECONDS = 20.0
 PAUSE_SECONDS = 0.5
 
 
-def wait_for_one(client: Client, vm: Vm, state: VmState.ValueType, seconds: float) -> Vm:
+def wait_for_one(client: Client, vm: Vm, state: VmState, seconds: float) -> Vm:
     """Waits for one VM; outlasts a short absence of the cloud. Raises CliError with the VM's own reason."""
     deadline = time.monotonic() + seconds
     unheard_since: float | None = None
@@ -45,7 +45,7 @@ def wait_for_one(client: Client, vm: Vm, state: VmState.ValueType, seconds: floa
             time.sleep(PAUSE_SECONDS)
 
 
-def wait_for_all(client: Client, vms: Sequence[Vm], state: VmState.ValueType, seconds: float) -> list[Vm]:
+def wait_for_all(client: Client, vms: Sequence[Vm], state: VmState, seconds: float) -> list[Vm]:
     """Waits for many with one watch. Raises CliError naming those that did not get there."""
     if len(vms) == 1:
         return [wait_for_one(client, vms[0], state, seconds)]
@@ -74,7 +74,7 @@ def wait_for_all(client: Client, vms: Sequence[Vm], state: VmState.ValueType, se
 class _Wait:
     """What is known of the VMs that are waited for."""
 
-    def __init__(self, vms: dict[int, Vm], state: VmState.ValueType) -> None:
+    def __init__(self, vms: dict[int, Vm], state: VmState) -> None:
         self.vms = vms
         self.revision = 0
         self._state = state

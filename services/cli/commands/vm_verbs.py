@@ -225,7 +225,7 @@ def _act(client: Client, method: str, requests: Sequence[Message], vms: Sequence
         raise CliError("\nmoln: ".join(error.message for error in errors), errors[0].code, reason=errors[0].reason)
 
 
-def _wait_if(client: Client, vms: Sequence[Vm], state: VmState.ValueType, seconds: float) -> None:
+def _wait_if(client: Client, vms: Sequence[Vm], state: VmState, seconds: float) -> None:
     if not seconds:
         return
     after = wait_for_all(client, vms, state, seconds)
