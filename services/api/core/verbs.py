@@ -119,7 +119,7 @@ _ALREADY: Mapping[Verb, frozenset[int]] = {
 
 def state_name(state: int) -> str:
     """`RUNNING` for VM_STATE_RUNNING."""
-    return S.Name(state).removeprefix("VM_STATE_")  # type: ignore[arg-type]
+    return S.Name(state).removeprefix("VM_STATE_")
 
 
 def check_verb(verb: Verb, state: int, vm_name: str) -> VerbRow:

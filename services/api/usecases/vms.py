@@ -196,7 +196,7 @@ def _not_reached(record: VmRecord, state: vm_pb2.VmState, timeout_s: float) -> M
 
 
 def _word(state: int) -> str:
-    return vm_pb2.VmState.Name(state).removeprefix("VM_STATE_")  # type: ignore[arg-type]
+    return vm_pb2.VmState.Name(state).removeprefix("VM_STATE_")
 
 
 _CODES = {
