@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -29,7 +29,11 @@ from services.cli.waiting import wait_for_all
 F = TypeVar("F", bound=Callable[..., Any])
 WAIT_SECONDS = 120.0
 _PREFIX = "VM_STATE_"
-_WAITABLE = {name.removeprefix(_PREFIX).lower().replace("_", "-"): number for name, number in VmState.items() if number}
+_WAITABLE = {
+    name.removeprefix(_PREFIX).lower().replace("_", "-"): cast(VmState, number)
+    for name, number in VmState.items()
+    if number
+}
 
 
 def _verb_options(function: F) -> F:
