@@ -99,7 +99,7 @@ def root_prefix(*, is_root: bool, has_sudo: bool, may_ask: bool) -> list[str] | 
 
 def install(names: Sequence[str], *, may_ask: bool) -> None:
     """Lists `names`, asks on a terminal, and installs them without starting what they bring."""
-    print(f"moln needs {len(names)} packages of the distribution:\n  " + " ".join(names))
+    print(f"moln needs these packages of the distribution ({len(names)}):\n  " + " ".join(names))
     by_hand = f"install them with: apt-get install --no-install-recommends {' '.join(names)}"
     prefix = root_prefix(is_root=os.geteuid() == 0, has_sudo=shutil.which("sudo") is not None, may_ask=may_ask)
     if prefix is None:
@@ -154,6 +154,6 @@ def daemons_kept_stopped(prefix: Sequence[str]) -> Iterator[None]:
 
 
 def _apt(prefix: Sequence[str], *arguments: str) -> None:
-    command = [*prefix, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet", "--quiet", *arguments]
+    command = [*prefix, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-o=Dpkg::Use-Pty=0", *arguments]
     sys.stdout.flush()
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
