@@ -67,6 +67,19 @@ def complete_template(
     return full
 
 
+def check_template(template: template_pb2.VmTemplate, caller: Caller, *, path: str = "template") -> None:
+    """Raises INVALID or DENIED for what is wrong whatever its names stand for. A template may lack a memory size."""
+    full = template_pb2.VmTemplate()
+    full.CopyFrom(template)
+    full.memory_mib = full.memory_mib or 1
+    _check_size(full, path)
+    _check_expressions(full, path)
+    _check_privileges(full, caller, path)
+    _check_context(full.context, f"{path}.context")
+    if full.context.secret_variables:
+        raise invalid(f"{path}.context.secret_variables", "go with a VM, not with a template, which everyone may show")
+
+
 def needed(template: template_pb2.VmTemplate) -> common_pb2.Amounts:
     """What a VM of this template takes of its owner's limits."""
     return common_pb2.Amounts(
@@ -202,4 +215,4 @@ def check_request_id(request_id: str) -> None:
         raise invalid("request_id", "takes at most 64 printable characters without '/'")
 
 
-__all__ = ["Resolver", "check_labels", "check_request_id", "complete_template", "merge_templates", "needed"]
+__all__ = ["Resolver", "check_labels", "check_request_id", "check_template", "complete_template", "merge_templates", "needed"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from services.api.index.catalog import Catalog
 from services.api.index.hosts import HostIndex
@@ -36,6 +36,11 @@ class CloudIndex:
         self.vms = VmIndex(self.hosts)
         self.catalog = Catalog()
         self._store = store
+        self._on_other: list[Callable[[Change], None]] = []
+
+    def on_other(self, listener: Callable[[Change], None]) -> None:
+        """Calls the listener with each change that is none of VMs and hosts."""
+        self._on_other.append(listener)
 
     def start(self) -> None:
         """Takes what the cache holds, and every change from now on."""
@@ -58,5 +63,8 @@ class CloudIndex:
         hosts = [change for change in changes if change.kind in ("host", "hostconn")]
         rest = [change for change in changes if change.kind not in ("vm", "host", "hostconn")]
         self.catalog.apply(rest)
+        for listener in self._on_other:
+            for change in rest:
+                listener(change)
         self.hosts.apply(hosts)
         self.vms.apply(vms)

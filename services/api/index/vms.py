@@ -47,11 +47,15 @@ class VmRecord:
         self.statuses: dict[int, Entry] = {}
         self.view: View = GONE
         self.revision = 0
+        self.last_name = ""
+        self.last_owner_id = 0
         self._bytes: bytes | None = None
 
     def put(self, part: str, entry: Entry | None) -> None:
         """Takes one part as it is now; None where it is gone."""
         if part in _SINGLE:
+            if part == "spec" and entry is not None:
+                self.last_name, self.last_owner_id = entry.value.name, entry.value.owner_id
             setattr(self, part, entry)
         elif entry is None:
             self.statuses.pop(int(part[7:]), None)
@@ -146,7 +150,7 @@ class VmRecord:
 class Transition:
     """A VM's view went from one to another at a revision."""
 
-    __slots__ = ("after", "before", "entry", "record", "revision")
+    __slots__ = ("after", "before", "entry", "name", "owner_id", "record", "revision")
 
     def __init__(self, record: VmRecord, before: View, after: View, revision: int, entry: Entry | None) -> None:
         self.record = record
@@ -154,6 +158,8 @@ class Transition:
         self.after = after
         self.revision = revision
         self.entry = entry
+        self.name = record.name or record.last_name
+        self.owner_id = record.owner_id or record.last_owner_id
 
 
 ChangeListener = Callable[[VmRecord, set[str]], None]
@@ -236,6 +242,8 @@ class VmIndex:
             self._review(record, revision, last.get(record))
             for listener in self._on_change:
                 listener(record, parts)
+            if record.is_empty:
+                self._records.pop(record.key_id, None)
 
     def _review(self, record: VmRecord, revision: int, entry: Entry | None) -> None:
         before = record.view
@@ -250,15 +258,14 @@ class VmIndex:
                 listener(transition)
 
     def _count(self, record: VmRecord, before: View, after: View) -> None:
-        self.states[before.state] -= 1
-        self.states[after.state] += 1
-        terminating = vm_pb2.VmState.VM_STATE_TERMINATING
-        if after.state == terminating:
+        if before.state != GONE.state:
+            self.states[before.state] -= 1
+        if after.state != GONE.state:
+            self.states[after.state] += 1
+        if after.state == vm_pb2.VmState.VM_STATE_TERMINATING:
             self.ending.add(record.key_id)
-        elif after is GONE:
+        else:
             self.ending.discard(record.key_id)
-            if record.is_empty:
-                self._records.pop(record.key_id, None)
 
     def _host_changed(self, host: HostRecord, revision: int) -> None:
         """A host fell silent or came back: the views of its VMs change though none of their parts has."""

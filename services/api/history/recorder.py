@@ -1,0 +1,113 @@
+"""Transitions of views into events. Fed by the index, in the order of revisions; decides nothing, writes nothing."""
+
+from __future__ import annotations
+
+import time
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from moln.compute.v1 import host_pb2, vm_pb2
+from moln.image.v1 import image_pb2
+from moln.operations.v1 import operations_service_pb2
+from services.api.core.verbs import state_name
+from services.api.index.cloud import CloudIndex
+from services.api.index.hosts import HostRecord
+from services.api.index.vms import Transition
+from services.common.store import Change, Entry
+
+Event = operations_service_pb2.Event
+
+_DONE = vm_pb2.VmState.VM_STATE_DONE
+_LIVING = ("network", "user", "template", "cluster", "datastore")
+
+
+class Recorder:
+    """Collects events until they are taken."""
+
+    def __init__(self, cloud: CloudIndex) -> None:
+        self._cloud = cloud
+        self._events: list[Event] = []
+        self._host_states: dict[int, str] = {}
+        cloud.vms.on_transition(self._vm)
+        cloud.hosts.on_change(self._host)
+        cloud.on_other(self._other)
+
+    def take(self) -> list[Event]:
+        """The events since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    def _vm(self, transition: Transition) -> None:
+        record, before, after = transition.record, transition.before, transition.after
+        entry = transition.entry
+        self._events.append(
+            Event(
+                revision=transition.revision,
+                kind="vm",
+                id=record.id,
+                name=transition.name,
+                **{"from": "" if before.state == _DONE else state_name(before.state)},
+                to="" if after.state == _DONE else state_name(after.state),
+                reason=after.reason,
+                message=after.message,
+                cause=entry.value.cause if entry is not None and entry.value is not None else None,
+                time=_now(),
+                owner_id=transition.owner_id,
+                host_id=after.host_id,
+            )
+        )
+
+    def _host(self, record: HostRecord, part: str, change: Change) -> None:
+        if part not in ("spec", "liveness"):
+            return
+        before = self._host_states.get(record.id, "")
+        after = host_pb2.HostState.Name(record.state()).removeprefix("HOST_STATE_") if record.spec is not None else ""
+        if before == after:
+            return
+        self._host_states[record.id] = after
+        spec = record.spec or (change.old if part == "spec" else None)
+        name = spec.value.name if spec is not None else ""
+        self._append(change, "host", record.id, name, before, after, 0)
+
+    def _other(self, change: Change) -> None:
+        if change.kind == "image" and change.part == "status":
+            before, after = _image_state(change.old), _image_state(change.new)
+            if before != after:
+                spec = self._cloud.catalog.images.spec(int(change.id))
+                name, owner = (spec.value.name, spec.value.owner_id) if spec is not None else ("", 0)
+                self._append(change, "image", int(change.id), name, before, after, owner)
+        elif change.kind in _LIVING and change.part == "spec" and (change.old is None or change.new is None):
+            spec = (change.new or change.old).value  # type: ignore[union-attr]
+            states = ("", "CREATED") if change.old is None else ("CREATED", "")
+            owner = int(change.id) if change.kind == "user" else getattr(spec, "owner_id", 0)
+            self._append(change, change.kind, int(change.id), spec.name, *states, owner)
+
+    def _append(self, change: Change, kind: str, object_id: int, name: str, before: str, after: str, owner: int) -> None:
+        entry = change.new or change.old
+        assert entry is not None  # noqa: S101  for the type checker: a change has one of them
+        value = entry.value
+        self._events.append(
+            Event(
+                revision=change.revision,
+                kind=kind,
+                id=object_id,
+                name=name,
+                **{"from": before},
+                to=after,
+                reason=getattr(value, "reason", ""),
+                message=getattr(value, "message", ""),
+                cause=value.cause,
+                time=_now(),
+                owner_id=owner,
+            )
+        )
+
+
+def _image_state(entry: Entry | None) -> str:
+    return image_pb2.ImageState.Name(entry.value.state).removeprefix("IMAGE_STATE_") if entry is not None else ""
+
+
+def _now() -> Timestamp:
+    now = time.time_ns()
+    return Timestamp(seconds=now // 1_000_000_000, nanos=now % 1_000_000_000)
+

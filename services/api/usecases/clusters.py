@@ -1,0 +1,104 @@
+"""Clusters: named parts of the hosts. Cluster 0, `default`, is always there."""
+
+from __future__ import annotations
+
+import uuid
+
+from moln.compute.v1 import cluster_pb2, cluster_service_pb2
+from moln.operations.v1 import records_pb2
+from services.api.core.templates import check_labels
+from services.api.index.cloud import CloudIndex
+from services.api.usecases.hosts import DEFAULT_CLUSTER
+from services.api.usecases.resources import cause_of, swap
+from services.common.domain.caller import Caller
+from services.common.domain.errors import MolnError
+from services.common.domain.ids import check_name
+from services.common.domain.keys import SCHEMA_VERSION
+from services.common.domain.reasons import Reason
+from services.common.resources import page_token
+from services.common.store import Conflict, Store, Txn, key
+
+
+class Clusters:
+    """Clusters, as administrators change them and everyone sees them."""
+
+    def __init__(self, store: Store, cloud: CloudIndex) -> None:
+        self._store = store
+        self._cloud = cloud
+
+    async def create(self, request: cluster_service_pb2.CreateClusterRequest, caller: Caller) -> cluster_pb2.Cluster:
+        """Creates an empty cluster."""
+        check_name("name", request.name)
+        check_labels(request.labels, "labels")
+        taken = MolnError(Reason.NAME_TAKEN, f"create cluster: there is a cluster {request.name} already")
+        if request.name == DEFAULT_CLUSTER:
+            raise taken
+        cause = cause_of(caller, "CREATE")
+        spec = cluster_pb2.ClusterSpec(
+            uid=str(uuid.uuid4()),
+            name=request.name,
+            create_time=cause.time,
+            cause=cause,
+            schema_version=SCHEMA_VERSION,
+            labels=request.labels,
+        )
+        cluster_id = (await self._store.ids.take("cluster", 1))[0]
+        name_key = key("name", "cluster", f"0/{request.name}")
+        txn = Txn()
+        txn.absent(name_key)
+        txn.put(name_key, records_pb2.NameRecord(id=cluster_id))
+        txn.put(key("cluster", cluster_id, "spec"), spec)
+        try:
+            await self._store.commit(txn)
+        except Conflict as err:
+            raise taken from err
+        return self.get(cluster_id)
+
+    def get(self, cluster_id: int) -> cluster_pb2.Cluster:
+        """One cluster. Raises NOT_FOUND."""
+        view = cluster_pb2.ClusterView()
+        for host in self._cloud.hosts.all():
+            if host.spec is not None and host.spec.value.cluster_id == cluster_id:
+                view.hosts += 1
+                view.vms += host.vms
+        if cluster_id == 0:
+            return cluster_pb2.Cluster(spec=cluster_pb2.ClusterSpec(name=DEFAULT_CLUSTER), view=view)
+        entry = self._cloud.catalog.get("cluster", cluster_id)
+        if entry is None:
+            raise MolnError(Reason.CLUSTER_NOT_FOUND, f"there is no cluster {cluster_id}; see: moln cluster list")
+        view.etag = str(entry.mod_revision)
+        return cluster_pb2.Cluster(id=cluster_id, spec=entry.value, view=view)
+
+    def list(self, request: cluster_service_pb2.ListClustersRequest) -> cluster_service_pb2.ListClustersResponse:
+        """A page of clusters by id; the default one first."""
+        token = page_token.decode(request.page_token, "")
+        limit = page_token.size(request.page_size)
+        stored = sorted(key_id for kind, key_id, _ in self._cloud.catalog.parts if kind == "cluster")
+        found = [key_id for key_id in ["0" * 10, *stored] if key_id > token.last]
+        page, revision = found[:limit], self._store.cache.revision
+        return cluster_service_pb2.ListClustersResponse(
+            clusters=[self.get(int(key_id)) for key_id in page],
+            next_page_token=page_token.encode(page[-1], "", revision) if len(found) > limit else "",
+            revision=revision,
+        )
+
+    async def delete(self, cluster_id: int) -> None:
+        """Deletes a cluster. Raises CLUSTER_IN_USE while hosts are in it, DEFAULT_OBJECT for the default one."""
+
+        def build() -> Txn:
+            cluster = self.get(cluster_id)
+            if cluster_id == 0:
+                raise MolnError(Reason.DEFAULT_OBJECT, "delete cluster: the default cluster is always there")
+            if cluster.view.hosts:
+                raise MolnError(
+                    Reason.CLUSTER_IN_USE,
+                    f"delete cluster {cluster.spec.name}: {cluster.view.hosts} hosts are in it; move them first: "
+                    f"moln cluster remove {cluster.spec.name} HOST",
+                )
+            txn = Txn()
+            txn.unchanged(key("cluster", cluster_id, "spec"), int(cluster.view.etag))
+            txn.delete(key("cluster", cluster_id, "spec"))
+            txn.delete(key("name", "cluster", f"0/{cluster.spec.name}"))
+            return txn
+
+        await swap(self._store, f"delete cluster {cluster_id}", build)
