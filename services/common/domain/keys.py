@@ -8,7 +8,7 @@ from moln.iam.v1 import user_pb2
 from moln.image.v1 import image_pb2
 from moln.network.v1 import network_pb2
 from moln.operations.v1 import records_pb2
-from services.common.store import KeyRow, KeyTable
+from services.common.store.keys import KeyRow, KeyTable
 
 KIB = 1024
 SCHEMA_VERSION = 1
