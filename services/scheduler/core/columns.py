@@ -99,6 +99,11 @@ class HostColumns:
         fine = np.array([taints <= tolerations for taints in self._taint_codes], bool)
         return fine[self.taints]
 
+    def has_attribute(self, name: str) -> bool:
+        """Whether any host has it, numbers that every host has aside."""
+        codes = self.attributes.get(name)
+        return codes is not None and bool(codes.any())
+
     def _roomier(self) -> None:
         self.room_version += 1
         self.version += 1

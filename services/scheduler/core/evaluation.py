@@ -85,7 +85,8 @@ def _compare(node: Comparison, view: View) -> Flags:
 def _compare_text(node: TextComparison, view: View) -> Flags:
     codes, wanted = view.codes(node.name), view.code(node.text)
     is_there: Flags = codes != MISSING
-    return is_there & ((codes == wanted) if node.sign == "=" else (codes != wanted))
+    is_met: Flags = codes == wanted if node.sign == "=" else codes != wanted
+    return np.logical_and(is_there, is_met)
 
 
 def _number(node: Numeric, view: View, missing: float) -> Floats:

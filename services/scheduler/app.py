@@ -1,0 +1,52 @@
+"""Wires the scheduler: store, placement as leader, gRPC server. The only file that builds these parts."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Final
+
+from moln.scheduler.v1 import scheduler_service_pb2_grpc
+from services.common.domain.keys import KEYS
+from services.common.rpc import RpcServer, read_service_secret, secret_gate
+from services.common.runtime import Background, Run
+from services.common.store import KeyTable, ProcessInfo, Store
+from services.scheduler.controllers.placement import Placement
+from services.scheduler.metrics import SchedulerMetrics
+from services.scheduler.servicers.scheduler import SchedulerServicer
+from services.scheduler.settings import SchedulerSettings
+
+LEADER: Final = "scheduler"
+KINDS: dict[str, frozenset[str] | None] = {
+    "vm": frozenset({"spec", "intent", "placement", "status"}),
+    "host": frozenset({"spec", "inventory", "liveness"}),
+    "cluster": None,
+}
+"""What the scheduler's cache holds."""
+
+TABLE = KeyTable(
+    replace(row, revision_only=True) if (row.kind, row.part) == ("vm", "status/*") else row for row in KEYS
+)
+"""The key table; of what nodes see of VMs only the presence matters here, so it is not even parsed."""
+
+
+async def main(settings: SchedulerSettings, run: Run) -> None:
+    """Runs until asked to stop: stops placing first, then answering, then the store."""
+    secret = read_service_secret(settings.service_secret_file)
+    server = RpcServer(run.metrics, gate=secret_gate(secret))
+    address = str(server.listen(settings.listen, tls=settings.tls()))
+    process = ProcessInfo("scheduler", address, metrics_address=settings.metrics_address)
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(
+            await Store.open(settings.store(), keys=TABLE, kinds=KINDS, process=process)
+        )
+        placement = Placement(store, SchedulerMetrics(run.metrics), run.clock)
+        servicer = SchedulerServicer(store, placement)
+        server.add(scheduler_service_pb2_grpc.add_SchedulerServiceServicer_to_server, servicer)
+        await stack.enter_async_context(server)
+        background = await stack.enter_async_context(Background())
+        background.start(store.lead(LEADER, address, placement.lead), name="lead")
+        stack.push_async_callback(server.set_serving, False)
+        await server.set_serving(True)
+        run.ready({"grpc": address})
+        await run.stopped()

@@ -1,0 +1,166 @@
+"""The placement loop: woken by changes, it brings the ledger up to date, plans for all that waits, and sends bindings.
+
+While bindings are on their way the next plan is made; their room is held in the columns. There is no fixed cycle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TypeVar
+
+from moln.compute.v1 import cluster_pb2, host_pb2
+from services.common.runtime import Background, Clock, Loop
+from services.common.store import Change, Entry, Leadership, Store
+from services.scheduler.controllers.notes import Notes
+from services.scheduler.controllers.transactions import Transactions
+from services.scheduler.controllers.writes import Writes
+from services.scheduler.core.hosts import DEFAULT_CLUSTER, HostFacts, facts
+from services.scheduler.core.ledger import HostRevisions, Ledger
+from services.scheduler.core.plan import plan
+from services.scheduler.metrics import SchedulerMetrics
+from services.scheduler.stored import stored
+
+KINDS = frozenset({"vm", "host", "cluster"})
+IDLE_SECONDS = 30.0
+NOTES_SECONDS = 1.0
+LOAD_SECONDS = 60.0
+_AT_A_TIME = 2000
+_STATUS = "status/"
+Item = TypeVar("Item")
+
+
+class Placement:
+    """Placement by this process: `ledger` is there while it leads, and has loaded."""
+
+    def __init__(self, store: Store, metrics: SchedulerMetrics, clock: Clock) -> None:
+        self.ledger: Ledger | None = None
+        self._store = store
+        self._metrics = metrics
+        self._clock = clock
+
+    async def lead(self, leadership: Leadership) -> None:
+        """Places VMs until cancelled; to be given to `Store.lead`."""
+        await self._store.cache.wait(leadership.create_revision, LOAD_SECONDS)
+        term = Term(self._store, leadership, self._metrics, self._clock)
+        unsubscribe = self._store.cache.subscribe(term.changed, KINDS)
+        try:
+            await term.load()
+            self.ledger = term.ledger
+            self._metrics.leads(True)
+            await term.run()
+        finally:
+            self.ledger = None
+            self._metrics.leads(False)
+            unsubscribe()
+
+
+class Term:
+    """One leadership, from its first look at the store to its end. What it remembers ends with it."""
+
+    def __init__(self, store: Store, leadership: Leadership, metrics: SchedulerMetrics, clock: Clock) -> None:
+        self.ledger = Ledger()
+        self._store = store
+        self._metrics = metrics
+        self._clock = clock
+        self._vms: dict[str, None] = {}
+        self._hosts: dict[str, None] = {}
+        self._transactions = Transactions(store, self.ledger, leadership)
+        self._loop = Loop("placement", self.step, interval=IDLE_SECONDS, metrics=metrics.loops)
+
+    def changed(self, changes: Sequence[Change], _revision: int) -> None:
+        """Notes which objects to look at. What a node reports matters only where it ends or begins."""
+        for change in changes:
+            if change.kind == "vm":
+                if change.part[:7] != _STATUS or change.new is None or change.old is None:
+                    self._vms[change.id] = None
+            elif change.kind == "host":
+                self._hosts[change.id] = None
+            else:
+                self._hosts.update(dict.fromkeys(self._store.cache.ids("host")))
+        self._loop.wake()
+
+    async def load(self) -> None:
+        """Looks at everything there is, hosts first."""
+        self._hosts.update(dict.fromkeys(self._store.cache.ids("host")))
+        self._vms.update(dict.fromkeys(self._store.cache.ids("vm")))
+        await self._refresh()
+
+    async def run(self) -> None:
+        """The loops, until cancelled."""
+        async with Background() as background:
+            writes = Writes(
+                self._store, self.ledger, self._transactions, self._metrics, background, self._clock, self._loop.wake
+            )
+            notes = Notes(self.ledger, writes, self._transactions, self._metrics, self._clock)
+            self._writes = writes
+            self._notes = Loop("notes", notes.step, interval=NOTES_SECONDS, metrics=self._metrics.loops)
+            background.start(self._loop.run(), name="placement")
+            background.start(self._notes.run(), name="notes")
+            await asyncio.Event().wait()
+
+    async def step(self) -> None:
+        """Looks at what changed, places what waits, gives back what is terminated."""
+        await self._refresh()
+        ledger = self.ledger
+        if queues := ledger.queues():
+            started = time.perf_counter()
+            bound = ledger.bind(queues, plan(ledger.columns, [queue.demand for queue in queues]))
+            self._metrics.planned(time.perf_counter() - started, len(bound))
+            await self._writes.send("bind", bound, self._transactions.bind)
+        if ledger.doomed:
+            released = list(ledger.doomed.values())
+            for record in released:
+                ledger.hold_still(record)
+            await self._writes.send("release", released, self._transactions.release)
+        if any(group.unnoted for group in ledger.waiting):
+            self._notes.wake()
+
+    async def _refresh(self) -> None:
+        """Brings the ledger up to date; lets others run now and then where there is much to look at."""
+        while self._hosts or self._vms:
+            hosts, self._hosts = self._hosts, {}
+            lost_or_found = self.ledger.update_hosts(*self._read_hosts(hosts))
+            self._vms.update(dict.fromkeys(lost_or_found))
+            vms, self._vms = self._vms, {}
+            for number, keys in enumerate(_portions(vms, _AT_A_TIME)):
+                if number:
+                    await asyncio.sleep(0)
+                self._refresh_vms(keys)
+
+    def _refresh_vms(self, keys: Sequence[str]) -> None:
+        records, cache = self.ledger.vms, self._store.cache
+        for key in keys:
+            record = records.get(key)
+            if record is None or not record.is_busy:
+                self.ledger.update_vm(key, cache.object("vm", key))
+
+    def _read_hosts(self, keys: Mapping[str, None]) -> tuple[list[tuple[HostFacts, HostRevisions]], list[int]]:
+        found, gone = [], []
+        for key in keys:
+            parts = self._store.cache.object("host", key)
+            if "spec" in parts:
+                found.append(self._read_host(int(key), parts))
+            else:
+                gone.append(int(key))
+        return found, gone
+
+    def _read_host(self, host_id: int, parts: Mapping[str, Entry]) -> tuple[HostFacts, HostRevisions]:
+        spec = stored(parts["spec"], host_pb2.HostSpec) or host_pb2.HostSpec()
+        inventory = stored(parts.get("inventory"), host_pb2.HostInventory)
+        liveness = stored(parts.get("liveness"), host_pb2.HostLiveness)
+        found = facts(host_id, spec, inventory, liveness, self._cluster(spec.cluster_id))
+        heard = parts["liveness"].mod_revision if "liveness" in parts else 0
+        return found, HostRevisions(parts["spec"].mod_revision, heard)
+
+    def _cluster(self, cluster_id: int) -> str:
+        spec = stored(self._store.cache.get("cluster", cluster_id, "spec"), cluster_pb2.ClusterSpec)
+        return spec.name if spec is not None else DEFAULT_CLUSTER
+
+
+def _portions(items: Mapping[Item, object], size: int) -> Iterator[list[Item]]:
+    rest = iter(items)
+    while portion := list(islice(rest, size)):
+        yield portion

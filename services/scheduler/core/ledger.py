@@ -1,0 +1,231 @@
+"""Everything that the placement loop remembers: hosts as columns, VMs as records, who waits and what is held.
+
+It is a fold of the store's present state: `update_vm` and `update_hosts` are told which objects changed, read their
+parts as they are now, and may be called at any time, in any order, again. No I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from moln.compute.v1 import template_pb2, vm_pb2
+from services.common.domain.errors import MolnError
+from services.scheduler.core.amounts import Amounts, Integers
+from services.scheduler.core.columns import HostColumns
+from services.scheduler.core.hosts import HostFacts
+from services.scheduler.core.queues import Group, Queue, VmRecord, queue
+from services.scheduler.core.shapes import held, shape, shape_key
+from services.scheduler.core.words import FITS, Why
+
+NANOSECONDS = 1_000_000_000
+_IDLE_GROUPS = 1000
+_STATUS = "status/"
+
+
+class Part(Protocol):
+    """A stored part of an object."""
+
+    @property
+    def value(self) -> Any: ...
+
+    @property
+    def mod_revision(self) -> int: ...
+
+
+Parts = Mapping[str, Part]
+
+
+class HostRevisions(NamedTuple):
+    """Revisions of what a binding relies on."""
+
+    spec: int = 0
+    liveness: int = 0
+
+
+class Ledger:
+    """The ledger of one leadership."""
+
+    def __init__(self) -> None:
+        self.columns = HostColumns()
+        self.vms: dict[str, VmRecord] = {}
+        self.waiting: dict[Group, None] = {}
+        self.doomed: dict[str, VmRecord] = {}
+        self.host_revisions: dict[int, HostRevisions] = {}
+        self._groups: dict[tuple[object, ...], Group] = {}
+
+    # ------------------------------------------------------------------------------------------------- hosts
+
+    def update_hosts(
+        self, changed: Sequence[tuple[HostFacts, HostRevisions]], removed: Iterable[int] = ()
+    ) -> list[str]:
+        """Takes over hosts; returns the keys of VMs to be looked at again because their host was lost or found."""
+        fenced = {
+            facts.host_id for facts, _ in changed if facts.is_fenced != _is_fenced(self.columns.facts(facts.host_id))
+        }
+        for facts, revisions in changed:
+            self.host_revisions[facts.host_id] = revisions
+        gone = list(removed)
+        for host_id in gone:
+            self.host_revisions.pop(host_id, None)
+        self.columns.apply([facts for facts, _ in changed], gone)
+        return [key for key, record in self.vms.items() if record.host_id in fenced] if fenced else []
+
+    # ------------------------------------------------------------------------------------------------- VMs
+
+    def update_vm(self, key: str, parts: Parts) -> None:
+        """Takes over a VM as its parts are now; none at all: it is gone."""
+        intent, placement = parts.get("intent"), parts.get("placement")
+        record = self.vms.get(key)
+        if intent is None and placement is None:
+            if record is not None:
+                self._forget(record)
+            return
+        if record is None:
+            record = self.vms[key] = VmRecord(key, int(key))
+        self._read_placement(record, placement)
+        self._sort_in(record, parts, intent)
+
+    def settle(self, record: VmRecord) -> None:
+        """A write for this VM has come to its end, well or not. Call `update_vm` next."""
+        record.is_busy = False
+        record.bound_for = 0
+
+    def unbind(self, record: VmRecord, parts: Parts) -> None:
+        """A binding has failed: its room is given back at once. The VM stays busy until `settle`."""
+        record.bound_for = 0
+        self._read_placement(record, parts.get("placement"))
+
+    # ------------------------------------------------------------------------------------------------- plans
+
+    def queues(self) -> list[Queue]:
+        """The waiting VMs that it is worth planning for."""
+        return [
+            queue(group, group.shape, self.columns)
+            for group in self.waiting
+            if group.shape is not None and group.is_worth_a_try(self.columns)
+        ]
+
+    def bind(self, queues: Sequence[Queue], plan: Sequence[Integers]) -> list[VmRecord]:
+        """Holds the room of a plan. Returns the VMs that now are busy and `bound_for` a host; the rest waits on."""
+        bound: list[VmRecord] = []
+        for each, rows in zip(queues, plan, strict=True):
+            demand = each.demand.shape.demand
+            self.columns.hold_rows(rows, demand)
+            for record, host_id in zip(each.records, self.columns.ids[rows].tolist(), strict=False):
+                self._bind(record, host_id, demand)
+                bound.append(record)
+        for each, rows in zip(queues, plan, strict=True):
+            if len(rows) < len(each.records):
+                each.group.block(self.columns)
+        return bound
+
+    def hold_still(self, record: VmRecord) -> None:
+        """Some other write for this VM begins: it is in no queue until `settle`."""
+        self._leave(record)
+        record.is_busy = True
+
+    # ------------------------------------------------------------------------------------------------- within
+
+    def _bind(self, record: VmRecord, host_id: int, demand: Amounts) -> None:
+        if record.held_host:
+            self.columns.release(record.held_host, record.held)
+        record.held_host, record.held, record.bound_for = host_id, demand, host_id
+        self.hold_still(record)
+
+    def _forget(self, record: VmRecord) -> None:
+        self._leave(record)
+        if record.held_host:
+            self.columns.release(record.held_host, record.held)
+        record.held_host = 0
+        del self.vms[record.key]
+
+    def _read_placement(self, record: VmRecord, placement: Part | None) -> None:
+        if placement is None:
+            record.placement_revision = record.host_id = 0
+            record.noted = FITS
+        elif placement.mod_revision != record.placement_revision:
+            value: vm_pb2.VmPlacement = placement.value
+            record.placement_revision = placement.mod_revision
+            record.host_id, record.epoch = value.host_id, value.epoch
+            record.noted = Why(value.pending.reason, value.pending.message) if value.HasField("pending") else FITS
+        if not record.bound_for and record.host_id != record.held_host:
+            self._hold(record, record.host_id, held(placement.value) if placement is not None else record.held)
+
+    def _hold(self, record: VmRecord, host_id: int, amounts: Amounts) -> None:
+        if record.held_host:
+            self.columns.release(record.held_host, record.held)
+        if host_id:
+            self.columns.hold(host_id, amounts)
+        record.held_host, record.held = host_id, amounts
+
+    def _sort_in(self, record: VmRecord, parts: Parts, intent: Part | None) -> None:
+        """Puts the VM where it belongs: among those that wait, among those whose placement goes, or nowhere."""
+        self._leave(record)
+        if record.is_busy or intent is None:
+            return
+        record.intent_revision = intent.mod_revision
+        value: vm_pb2.VmIntent = intent.value
+        if value.desired == vm_pb2.DESIRED_STATE_TERMINATED:
+            if record.placement_revision and not _has_status(parts):
+                self.doomed[record.key] = record
+        elif value.desired == vm_pb2.DESIRED_STATE_RUNNING and self._needs_host(record, parts):
+            self._join(record, parts["spec"], value)
+
+    def _needs_host(self, record: VmRecord, parts: Parts) -> bool:
+        spec = parts.get("spec")
+        if spec is None or spec.value.template.scheduler:
+            return False
+        if not record.host_id:
+            return not _has_status(parts)
+        if spec.value.template.on_host_loss != template_pb2.ON_HOST_LOSS_RESTART:
+            return False
+        return _is_fenced(self.columns.facts(record.host_id)) and not _has_status(parts, record.host_id)
+
+    def _join(self, record: VmRecord, spec: Part, intent: vm_pb2.VmIntent) -> None:
+        if record.uid == "":
+            record.uid = intent.uid
+            record.created = intent.create_time.seconds * NANOSECONDS + intent.create_time.nanos
+        group = record.group
+        if (
+            group is None
+            or record.spec_revision != spec.mod_revision
+            or group.key.wanted_host_id != intent.wanted_host_id
+        ):
+            group = record.group = self._group(spec.value.template, intent.wanted_host_id)
+            record.spec_revision = spec.mod_revision
+        group.waiting[record.key] = record
+        if record.noted == FITS:
+            group.unnoted[record.key] = record
+        self.waiting[group] = None
+
+    def _leave(self, record: VmRecord) -> None:
+        self.doomed.pop(record.key, None)
+        group = record.group
+        if group is not None and group.waiting.pop(record.key, None) is not None:
+            group.unnoted.pop(record.key, None)
+            if not group.waiting:
+                self.waiting.pop(group, None)
+
+    def _group(self, template: template_pb2.VmTemplate, wanted_host_id: int) -> Group:
+        key = shape_key(template, wanted_host_id)
+        found = self._groups.get(key)
+        if found is None:
+            if len(self._groups) > _IDLE_GROUPS + 2 * len(self.waiting):
+                self._groups = {each.key: each for each in self.waiting}
+            try:
+                found = Group(key, shape(key))
+            except MolnError as err:
+                found = Group(key, None, Why(err.reason, err.message.partition("\n")[0]))
+            self._groups[key] = found
+        return found
+
+
+def _has_status(parts: Parts, but_of: int = 0) -> bool:
+    """Something of the VM is on a node (other than that of the host `but_of`)."""
+    own = f"{_STATUS}{but_of:010d}"
+    return any(part.startswith(_STATUS) and part != own for part in parts)
+
+
+def _is_fenced(facts: HostFacts | None) -> bool:
+    return facts is not None and facts.is_fenced

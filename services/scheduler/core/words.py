@@ -1,0 +1,67 @@
+"""Why a VM has no host, in words: how many hosts each filter left, up to the one that left none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from services.common.domain.reasons import Reason
+from services.common.expressions import NUMBERS
+from services.scheduler.core.columns import HostColumns
+from services.scheduler.core.filters import HOST_FILTERS, Left, count_left
+from services.scheduler.core.room import Room
+from services.scheduler.core.shapes import Shape
+
+_ALWAYS_SAID = frozenset({"enabled", "wanted host", "requirement"})
+_MOST_NAMES = 3
+
+
+class Why(NamedTuple):
+    """A reason of the closed list, and the same in words; both empty where some host fits."""
+
+    reason: str = ""
+    message: str = ""
+
+
+FITS = Why()
+
+
+def why(columns: HostColumns, room: Room, shape: Shape) -> Why:
+    """Why no host fits now; FITS where one does."""
+    lefts, rows = count_left(columns, room, shape)
+    return FITS if len(rows) else why_from(columns, shape, lefts)
+
+
+def why_from(columns: HostColumns, shape: Shape, lefts: Sequence[Left]) -> Why:
+    """The same from counts that end with no host."""
+    if not len(columns):
+        return Why(Reason.NO_HOSTS, "there is no host; add one with: moln host create NAME")
+    said = f"{_hosts(len(columns))}: {', '.join(_said(lefts, len(columns)))}"
+    if any(left.hosts == 0 for left in lefts if left.name in HOST_FILTERS):
+        return Why(Reason.NO_HOSTS, said)
+    return Why(Reason.NO_HOST_FITS, said + _unknown(columns, shape))
+
+
+def unknown_attributes(columns: HostColumns, names: Iterable[str]) -> list[str]:
+    """Those that no host has: mostly misspelt ones."""
+    return sorted(name for name in names if name not in NUMBERS and not columns.has_attribute(name))
+
+
+def _said(lefts: Sequence[Left], hosts: int) -> list[str]:
+    said = []
+    for left in lefts:
+        if left.hosts < hosts or left.name in _ALWAYS_SAID:
+            said.append(f"{left.hosts} {left.words}")
+        if left.hosts == 0:
+            break
+        hosts = left.hosts
+    return said
+
+
+def _hosts(count: int) -> str:
+    return "1 host" if count == 1 else f"{count} hosts"
+
+
+def _unknown(columns: HostColumns, shape: Shape) -> str:
+    unknown = unknown_attributes(columns, shape.requirement.attributes)[:_MOST_NAMES]
+    return f"; no host has the attribute {' or '.join(unknown)}" if unknown else ""
