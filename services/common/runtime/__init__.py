@@ -2,7 +2,7 @@
 
 from services.common.runtime.background import Background
 from services.common.runtime.clock import Clock, ManualClock, SystemClock
-from services.common.runtime.listen import Address, TlsFiles, check_address
+from services.common.runtime.listen import Address, TlsFiles, check_address, tls_files
 from services.common.runtime.loop import Backoff, Loop
 from services.common.runtime.service import Run, run_service
 from services.common.runtime.settings import SettingsError, load_settings, option, render_settings
@@ -23,4 +23,5 @@ __all__ = [
     "option",
     "render_settings",
     "run_service",
+    "tls_files",
 ]

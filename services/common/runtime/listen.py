@@ -38,6 +38,15 @@ class TlsFiles:
         return context
 
 
+def tls_files(certificate: Path | None, key: Path | None, authority: Path | None = None) -> TlsFiles | None:
+    """The files that settings name, None where they name none; raises SettingsError where one of a pair is missing."""
+    if certificate is None and key is None and authority is None:
+        return None
+    if certificate is None or key is None:
+        raise SettingsError("tls_certificate and tls_key belong together: set both")
+    return TlsFiles(certificate, key, authority)
+
+
 @dataclass(frozen=True)
 class Address:
     """A place to listen at or to dial: `host` and `port`, or the path of a UNIX socket."""

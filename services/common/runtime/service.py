@@ -23,7 +23,7 @@ from services.common.obs.endpoint import metrics_endpoint
 from services.common.obs.logs import LogFormat, LogLevel, configure_logs, get_logger
 from services.common.obs.metrics import Metrics
 from services.common.runtime.clock import Clock, SystemClock
-from services.common.runtime.listen import check_address
+from services.common.runtime.listen import check_address, tls_files
 from services.common.runtime.process import announce_ready, announce_stopping, follow_parent
 from services.common.runtime.settings import SettingsError, environment_name, load_settings, option, render_settings
 
@@ -33,7 +33,10 @@ EXIT_FAILED, EXIT_SETTINGS = 1, 2
 
 
 class ServiceSettings(Protocol):
-    """What the settings of every service hold."""
+    """What the settings of every service hold.
+
+    Where they also have `tls_certificate` and `tls_key` (paths, or None), the metrics endpoint uses those.
+    """
 
     @property
     def log_format(self) -> LogFormat: ...
@@ -148,18 +151,23 @@ async def _frame(service: str, settings: S, main: Main[S], environ: Mapping[str,
         follow_parent(environ, lambda: run.stop("the process that started this one has ended"))
         async with contextlib.AsyncExitStack() as stack:
             if settings.metrics_address:
-                run.knows("metrics", await _metrics(stack, run, settings.metrics_address))
+                run.knows("metrics", await _metrics(stack, run, settings))
             try:
                 await main(settings, run)
             finally:
                 run.stop("the main function has ended")
 
 
-async def _metrics(stack: contextlib.AsyncExitStack, run: Run, address: str) -> str:
-    where = check_address(address, None, what="metrics_address")
+async def _metrics(stack: contextlib.AsyncExitStack, run: Run, settings: ServiceSettings) -> str:
+    tls = tls_files(getattr(settings, "tls_certificate", None), getattr(settings, "tls_key", None))
+    where = check_address(settings.metrics_address, tls, what="metrics_address")
     try:
         endpoint = metrics_endpoint(
-            run.metrics.registry, where.host, where.port, is_healthy=lambda: not run.is_stopping
+            run.metrics.registry,
+            where.host,
+            where.port,
+            tls=tls.server_context() if tls is not None and not where.is_local else None,
+            is_healthy=lambda: not run.is_stopping,
         )
         return f"{where.host}:{await stack.enter_async_context(endpoint)}"
     except OSError as err:

@@ -9,7 +9,16 @@ from typing import Literal
 
 import pytest
 
-from services.common.runtime import SettingsError, load_settings, option, render_settings
+from services.common.runtime import (
+    Address,
+    SettingsError,
+    TlsFiles,
+    check_address,
+    load_settings,
+    option,
+    render_settings,
+    tls_files,
+)
 
 
 @dataclass(frozen=True)
@@ -92,3 +101,37 @@ def test_the_rendered_file_holds_every_option_and_means_the_defaults(folder: Pat
     file.write_text(active)
     assert set(tomllib.loads(active)) == set(Sample.__dataclass_fields__)
     assert load(file=file) == Sample()
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:2632", Address("127.0.0.1", 2632)),
+        ("[::1]:0", Address("::1", 0)),
+        ("localhost:1", Address("localhost", 1)),
+        ("unix:/run/x.sock", Address(path="/run/x.sock")),
+    ],
+)
+def test_local_addresses_need_no_tls(text: str, address: Address) -> None:
+    assert check_address(text, None, what="listen") == address
+    assert str(address) == text
+
+
+@pytest.mark.parametrize("text", ["0.0.0.0:1", "[::]:1", "node-1:1", "10.0.0.1:1"])
+def test_other_addresses_need_tls(text: str) -> None:
+    with pytest.raises(SettingsError, match="give TLS files, or listen on 127.0.0.1"):
+        check_address(text, None, what="listen")
+    assert str(check_address(text, TlsFiles(Path("c"), Path("k")), what="listen")) == text
+
+
+@pytest.mark.parametrize("text", ["", "2632", "host:", ":1", "host:99999", "host:x"])
+def test_what_is_no_address_is_named(text: str) -> None:
+    with pytest.raises(SettingsError, match="is not an address: write"):
+        check_address(text, None, what="listen")
+
+
+def test_half_of_a_pair_of_tls_files_is_refused() -> None:
+    assert tls_files(None, None) is None
+    assert tls_files(Path("c"), Path("k")) == TlsFiles(Path("c"), Path("k"))
+    with pytest.raises(SettingsError, match="belong together"):
+        tls_files(Path("c"), None)
