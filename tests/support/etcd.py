@@ -1,0 +1,130 @@
+"""A real etcd for tests, in a folder of its own, on a socket of its own; it can be stopped, killed, paused, restarted.
+
+`@pytest.fixture` functions here are imported by the tests that want them: `from tests.support.etcd import etcd`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.common.store import StoreSettings, server
+from tests.support.eventually import eventually_sync
+from tests.support.ports import free_port
+from tests.support.processes import MARK
+from tests.support.real import programs, real_part
+
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class EtcdServer:
+    """One etcd. `start()` returns when it answers; `close()` ends it and removes its data.
+
+    With `on_port` it listens on a TCP port of 127.0.0.1 instead of a socket.
+    """
+
+    def __init__(self, *, on_port: bool = False, quota_bytes: int = server.QUOTA_BYTES) -> None:
+        memory = Path("/dev/shm")
+        self.folder = Path(tempfile.mkdtemp(prefix="moln-etcd-", dir=memory if os.access(memory, os.W_OK) else None))
+        self.port = free_port() if on_port else 0
+        self._quota = quota_bytes
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """For `StoreSettings.endpoints`."""
+        return f"127.0.0.1:{self.port}" if self.port else server.endpoint(self.folder)
+
+    @property
+    def settings(self) -> StoreSettings:
+        """Settings that reach it; `dataclasses.replace` changes the rest."""
+        return StoreSettings(endpoints=(self.endpoint,), quota_bytes=self._quota)
+
+    @property
+    def log(self) -> Path:
+        """What it has written to its standard error."""
+        return self.folder / "log"
+
+    def start(self) -> None:
+        """Starts it, with the data that are there, and waits until it answers."""
+        server.clear_sockets(self.folder)
+        mark = f"{os.getpid()}-{_start_time()}-etcd"
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                server.command(self.folder, port=self.port, quota_bytes=self._quota), cwd=self.folder,
+                env={**os.environ, MARK: mark}, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                preexec_fn=_die_with_parent,
+            )  # fmt: skip
+        eventually_sync(self._answers, what=f"etcd answers at {self.endpoint}")
+
+    def kill(self) -> None:
+        """kill -9."""
+        self._signal(signal.SIGKILL)
+        self._wait()
+
+    def stop(self) -> None:
+        """Asks it to end, and waits."""
+        self._signal(signal.SIGTERM)
+        self._wait()
+
+    def pause(self) -> None:
+        """Stops it in its tracks (SIGSTOP)."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Lets it go on."""
+        self._signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """Ends it and removes its folder. Safe to call twice."""
+        if self._process is not None:
+            self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _answers(self) -> bool:
+        if self._process is not None and self._process.poll() is not None:
+            raise RuntimeError(f"etcd ended at once: {self.log.read_text(errors='replace')[-2000:]}")
+        family = socket.AF_INET if self.port else socket.AF_UNIX
+        address = ("127.0.0.1", self.port) if self.port else str(server.socket_path(self.folder))
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            return probe.connect_ex(address) == 0
+
+    def _signal(self, number: int) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+
+    def _wait(self) -> None:
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
+
+
+def _die_with_parent() -> None:
+    """In the child: the kernel ends it when this process ends, however that happens."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _start_time() -> str:
+    return Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19]
+
+
+@pytest.fixture
+def etcd() -> Iterator[EtcdServer]:
+    """An etcd for one test, on a socket."""
+    real_part("etcd", programs("etcd"))
+    started = EtcdServer()
+    try:
+        started.start()
+        yield started
+    finally:
+        started.close()
