@@ -1,7 +1,7 @@
 """What the agent asks of a driver: small Protocols, and the values that cross them. Nothing here does anything.
 
-A driver may carry many hosts (the simulator) or one. Work is begun and answered later by a callback, so that a driver can
-carry thousands of VMs without a task for each; all calls and callbacks happen on the agent's event loop.
+A driver may carry many hosts (the simulator) or one. Work is begun and answered later by a callback, so that a driver
+can carry thousands of VMs without a task for each; all calls and callbacks happen on the agent's event loop.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Work:
 
 @dataclass(slots=True)
 class Seen:
-    """A guest that moln marked, as the hypervisor and the VM's folder have it now: always read, never an event's content.
+    """A guest that moln marked, as the hypervisor and the VM's folder have it now: read, never an event's content.
 
     `status` is what was last remembered, or None. A guest that has gone altogether is seen as ABSENT.
     """
@@ -127,7 +127,7 @@ class PowerDriver(Protocol):
         ...
 
     def interrupt(self, host_id: int, vm_id: int) -> None:
-        """Asks for the deed under way to be given up; it ends as it likes, INTERRUPTED or done. Nothing under way: no effect."""
+        """Asks for the deed under way to be given up; it ends INTERRUPTED or otherwise. Nothing under way: no effect."""
         ...
 
     def remember(self, status: VmStatus, vm_id: int) -> None:
@@ -143,7 +143,7 @@ class RecoveryDriver(Protocol):
         ...
 
     def listen(self, heard: Callable[[Seen], None]) -> None:
-        """From now on calls `heard` when a guest's power has changed (also by deeds), as soon as the driver can tell."""
+        """From now on calls `heard` when a guest's power has changed (also by deeds), as soon as can be told."""
         ...
 
 
@@ -183,7 +183,7 @@ class InventoryDriver(Protocol):
         ...
 
     async def inventory(self, host_id: int, datastores: Sequence[Datastore]) -> HostInventory:
-        """Everything but uid, hostname's owner and cause, which the agent fills in. Raises MolnError HYPERVISOR_FAILED."""
+        """Everything but uid and cause, which others fill in. Raises MolnError HYPERVISOR_FAILED."""
         ...
 
     async def load(self, host_id: int) -> Load:

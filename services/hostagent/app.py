@@ -1,0 +1,154 @@
+"""Wires the agent: the only place that builds its parts and hands them out."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import os
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+
+import grpc
+
+from services.common.domain.keys import SCHEMA_VERSION
+from services.common.obs.logs import get_logger
+from services.common.obs.loops import LoopCounts
+from services.common.rpc import ClientTls, connect
+from services.common.runtime import Background, Loop, Run, SettingsError
+from services.hostagent.controllers.agent import AgentSession
+from services.hostagent.controllers.hosts import HostReporter
+from services.hostagent.controllers.identity import Identity, find_identity
+from services.hostagent.controllers.life import Life
+from services.hostagent.controllers.link import Link
+from services.hostagent.controllers.outbox import Outbox
+from services.hostagent.controllers.reconciler import Guests, Reconciler
+from services.hostagent.controllers.sweep import TICK_S, Sweep
+from services.hostagent.controllers.timers import Timers
+from services.hostagent.controllers.tunnels import Tunnels
+from services.hostagent.core.status import host_base
+from services.hostagent.drivers.ports import Driver
+from services.hostagent.drivers.sim.control import Control
+from services.hostagent.drivers.sim.driver import SimDriver
+from services.hostagent.drivers.sim.knobs import Knobs
+from services.hostagent.metrics import AgentMetrics
+from services.hostagent.settings import Settings
+
+CONTROL_S = 0.2
+
+
+async def main(settings: Settings, run: Run) -> None:
+    """Runs the agent until it is asked to stop."""
+    with _alone(settings.state_dir):
+        identity = await find_identity(
+            settings.identity_file, settings.join_token, settings.api_addresses, lambda to: _dial(settings, to)
+        )
+        async with AsyncExitStack() as stack:
+            timers = Timers()
+            stack.callback(timers.close)
+            driver = await _driver(settings, identity, timers, stack)
+            await _Agent(settings, run, identity, timers, driver).run(stack)
+
+
+class _Agent:
+    """The parts, joined."""
+
+    def __init__(self, settings: Settings, run: Run, identity: Identity, timers: Timers, driver: Driver) -> None:
+        self._settings, self._run, self._driver = settings, run, driver
+        self._metrics = AgentMetrics(run.metrics)
+        self._loops = LoopCounts(run.metrics)
+        host_ids = list(identity.hosts)
+        self._bases = {
+            host.host_id: host_base(
+                host.host_id, driver.boot_id(host.host_id), driver.name, f"<node {host.name}>", SCHEMA_VERSION
+            )
+            for host in identity.hosts.values()
+        }
+        guests = Guests(host_ids)
+        self._metrics.watch(guests)
+        outbox = Outbox(lambda: self.link.wake())
+        life = Life(
+            driver, outbox, timers, self._bases, self._metrics,
+            now=time.time, monotonic=time.monotonic, forget=guests.remove, look=lambda host_id: self.sweep.ask(host_id),
+            is_verbose=driver.name != "sim", longest_halt_s=settings.stop_grace_s,
+        )  # fmt: skip
+        self.reconciler = Reconciler(guests, life, outbox, timers)
+        self.sweep = Sweep(host_ids, driver, self.reconciler)
+        version = importlib.metadata.version("moln")
+        self.hosts = HostReporter(
+            identity.hosts, driver, self.reconciler.orphans, version, lambda: self.link.wake()
+        )
+        self.session = AgentSession(
+            identity.hosts, driver.boot_id, version, self.reconciler, outbox, self.hosts,
+            lambda order: self.tunnels.open(order),
+        )  # fmt: skip
+        self.link = Link(identity.addresses, lambda to: _dial(settings, to), self.session, self._metrics)
+        self._background = Background()
+        self.tunnels = Tunnels(driver, lambda to: _dial(settings, to), self._background)
+
+    async def run(self, stack: AsyncExitStack) -> None:
+        """Adopts what runs, connects, and works until the process is asked to stop."""
+        self._driver.listen(self.reconciler.see)
+        await self.sweep.first()
+        async with self._background as background:
+            for loop in self._all_loops():
+                background.start(loop.run(), name=loop.name)
+            background.start(self.link.run(), name="link")
+            self._run.ready({})
+            await self._run.stopped()
+        if self._settings.on_stop == "poweroff":
+            count = await self.reconciler.halt()
+            get_logger("process").info("guests stopped with the agent", guests=count)
+
+    def _rebooted(self, host_id: int) -> None:
+        self._bases[host_id].boot_id = self._driver.boot_id(host_id)
+        self.sweep.ask(host_id)
+
+    def _all_loops(self) -> list[Loop]:
+        sweep = Loop("sweep", self.sweep.step, interval=TICK_S, metrics=self._loops)
+        hosts = Loop("hosts", self.hosts.step, interval=self._settings.sample_interval_s, metrics=self._loops)
+        self.sweep.wake, self.hosts.wake = sweep.wake, hosts.wake
+        loops = [sweep, hosts]
+        if isinstance(self._driver, SimDriver):
+            file = _control_file(self._settings)
+            control = Control(file, self._driver, self.link, self.session.silent_hosts, self._rebooted)
+            loops.append(Loop("control", control.step, interval=CONTROL_S, metrics=self._loops))
+        return loops
+
+
+async def _driver(settings: Settings, identity: Identity, timers: Timers, stack: AsyncExitStack) -> Driver:
+    driver = SimDriver(
+        settings.state_dir / "sim" / "hypervisors.journal", identity.hosts, timers, now=time.time,
+        knobs=_knobs(settings), size=(settings.sim_cpus, settings.sim_memory_mib, settings.sim_disk_mib),
+    )  # fmt: skip
+    stack.callback(driver.close)
+    return driver
+
+
+def _knobs(settings: Settings) -> Knobs:
+    return Knobs(**{name: getattr(settings, f"sim_{name}") for name in Knobs.__dataclass_fields__})
+
+
+def _control_file(settings: Settings) -> Path:
+    return settings.state_dir / "sim" / "control"
+
+
+def _dial(settings: Settings, address: str) -> grpc.aio.Channel:
+    has_tls = settings.tls_ca is not None
+    tls = ClientTls(settings.tls_ca, settings.tls_cert, settings.tls_key) if has_tls else None
+    return connect(address, tls=tls)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds the folder's lock, so that no second agent works on the same guests; SettingsError where one does."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(folder / "agent.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as err:
+        raise SettingsError(f"{folder}: another agent works on it; stop that one or choose another folder") from err
+    finally:
+        os.close(descriptor)

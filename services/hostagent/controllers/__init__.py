@@ -1,0 +1,1 @@
+"""Drives: the stream to the gateway, the reconciler, plans, tunnels and host reports, between core and drivers."""

@@ -1,0 +1,205 @@
+"""The agent's one stream to a node gateway: dials, says hello, reads, writes, beats, and dials again for ever.
+
+It knows nothing of VMs: what is said is its `Session`'s. Writes gather while one is under way, so that load makes
+larger messages and not more of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import grpc
+
+from moln.node.v1.node_service_pb2 import ConnectRequest, ConnectResponse, Hello, Welcome
+from moln.node.v1.node_service_pb2_grpc import NodeServiceStub
+from services.common.obs.logs import get_logger
+from services.common.runtime import Backoff
+
+WELCOME_S = 10.0
+UNHEARD_S = 30.0
+"""So long without an acknowledged heartbeat, another gateway is tried."""
+STEADY_S = 10.0
+"""A stream that lasted that long starts the pauses anew."""
+
+Dial = Callable[[str], grpc.aio.Channel]
+Stream = Any
+"""grpc.aio's stream call; its types cannot be named at run time."""
+
+
+class StreamLost(Exception):
+    """The stream has ended, or must."""
+
+
+class Session(Protocol):
+    """What is said on the stream."""
+
+    def hello(self) -> Hello:
+        """Who the agent is now."""
+        ...
+
+    def opened(self, welcome: Welcome) -> None:
+        """A stream is there; everything must be said anew."""
+        ...
+
+    def received(self, response: ConnectResponse) -> None:
+        """The gateway has said something."""
+        ...
+
+    def outgoing(self) -> ConnectRequest | None:
+        """The next thing to say, or None."""
+        ...
+
+    def closed(self) -> None:
+        """The stream is gone."""
+        ...
+
+
+class LinkMetrics(Protocol):
+    """What is counted of the stream."""
+
+    def connected(self, is_connected: bool) -> None:
+        """A stream is there, or gone."""
+        ...
+
+    def sent(self, reports: int) -> None:
+        """A message with that many reports was sent."""
+        ...
+
+    def got(self, orders: int, acks: int) -> None:
+        """A message with that many orders and answers came."""
+        ...
+
+
+class Link:
+    """Keeps the stream. `addresses` are tried in turn, beginning anywhere."""
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        dial: Dial,
+        session: Session,
+        metrics: LinkMetrics,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self._addresses, self._dial, self._session, self._metrics = list(addresses), dial, session, metrics
+        self._backoff = backoff or Backoff(first=0.2, most=5.0)
+        self._wake = asyncio.Event()
+        self._dropping = asyncio.Event()
+        self._held_until = 0.0
+        self._heartbeat = 0
+        self._heard = 0.0
+        self._log = get_logger("link")
+        self.is_connected = False
+
+    def wake(self) -> None:
+        """There is something to say."""
+        self._wake.set()
+
+    def drop(self, seconds: float) -> None:
+        """Ends the stream, if there is one, and dials again after `seconds`: for the simulator's control file."""
+        self._held_until = time.monotonic() + seconds
+        self._dropping.set()
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        failures, turn = 0, random.randrange(len(self._addresses))
+        while True:
+            await asyncio.sleep(max(0.0, self._held_until - time.monotonic()))
+            self._dropping.clear()
+            address = self._addresses[turn % len(self._addresses)]
+            began = time.monotonic()
+            cause = await self._converse(address)
+            failures = 1 if time.monotonic() - began > STEADY_S else failures + 1
+            pause = self._backoff.pause(failures)
+            self._log.warning("stream to the gateway lost", address=address, cause=cause, pause_s=round(pause, 2))
+            turn += 1
+            await asyncio.sleep(pause)
+
+    async def _converse(self, address: str) -> str:
+        """One stream from dialling to its end; returns why it ended."""
+        try:
+            async with self._dial(address) as channel:
+                stream: Stream = NodeServiceStub(channel).Connect()
+                try:
+                    await self._speak(stream, address)
+                finally:
+                    self._left()
+                    stream.cancel()
+        except* (StreamLost, grpc.aio.AioRpcError, TimeoutError) as group:
+            return _said(group)
+        return "ended"
+
+    async def _speak(self, stream: Stream, address: str) -> None:
+        await stream.write(ConnectRequest(hello=self._session.hello()))
+        async with asyncio.timeout(WELCOME_S):
+            first = await _read(stream)
+        self._log.info("stream to the gateway opened", address=address)
+        self.is_connected, self._heard = True, time.monotonic()
+        self._metrics.connected(True)
+        self._session.opened(first.welcome)
+        self._session.received(first)
+        self._wake.set()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._read(stream), name="read")
+            group.create_task(self._write(stream), name="write")
+            group.create_task(self._beat(first.welcome.heartbeat_interval_s or 2), name="beat")
+            group.create_task(self._watch_drop(), name="drop")
+
+    def _left(self) -> None:
+        if self.is_connected:
+            self.is_connected = False
+            self._metrics.connected(False)
+            self._session.closed()
+
+    async def _read(self, stream: Stream) -> None:
+        while True:
+            response = await _read(stream)
+            if response.heartbeat_ack:
+                self._heard = time.monotonic()
+            self._metrics.got(len(response.orders), len(response.acks))
+            self._session.received(response)
+
+    async def _write(self, stream: Stream) -> None:
+        beaten = 0
+        while True:
+            self._wake.clear()
+            while (request := self._session.outgoing()) is not None:
+                self._metrics.sent(len(request.reports))
+                await stream.write(request)
+            if beaten != self._heartbeat:
+                beaten = self._heartbeat
+                await stream.write(ConnectRequest(heartbeat=beaten))
+            await self._wake.wait()
+
+    async def _beat(self, interval: float) -> None:
+        while True:
+            self._heartbeat += 1
+            self._wake.set()
+            await asyncio.sleep(interval)
+            if time.monotonic() - self._heard > UNHEARD_S:
+                raise StreamLost(f"no heartbeat was acknowledged for {UNHEARD_S:g} s")
+
+    async def _watch_drop(self) -> None:
+        await self._dropping.wait()
+        raise StreamLost("dropped by command")
+
+
+async def _read(stream: Stream) -> ConnectResponse:
+    response = await stream.read()
+    if response is grpc.aio.EOF:
+        raise StreamLost(f"the gateway ended it: {await stream.details() or (await stream.code()).name}")
+    assert isinstance(response, ConnectResponse)  # noqa: S101  for the type checker
+    return response
+
+
+def _said(group: BaseExceptionGroup[BaseException]) -> str:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, grpc.aio.AioRpcError):
+        return f"{error.code().name}: {error.details()}"
+    return str(error) or type(error).__name__

@@ -1,0 +1,93 @@
+"""Tunnels that the gateway asks for: the agent dials, and bytes pass between the gateway and a guest's console."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import grpc
+
+from moln.node.v1.node_service_pb2 import (
+    TUNNEL_KIND_CONSOLE,
+    TUNNEL_KIND_CONSOLE_LOG,
+    OpenTunnelRequest,
+    TunnelOrder,
+)
+from moln.node.v1.node_service_pb2_grpc import NodeServiceStub
+from services.common.domain.errors import MolnError
+from services.common.domain.reasons import Reason
+from services.common.obs.logs import get_logger
+from services.common.runtime import Background
+from services.hostagent.drivers.ports import ConsoleChannel, ConsoleDriver
+
+PIECE_BYTES = 64 * 1024
+TICKET_HEADER = "moln-ticket"
+
+Dial = Callable[[str], grpc.aio.Channel]
+Stream = grpc.aio.StreamStreamCall  # type: ignore[type-arg]  # the class takes no parameters at run time
+
+
+class Tunnels:
+    """Opens each tunnel as a task of its own in `background`."""
+
+    def __init__(self, driver: ConsoleDriver, dial: Dial, background: Background) -> None:
+        self._driver, self._dial, self._background = driver, dial, background
+        self._log = get_logger("tunnels")
+
+    def open(self, order: TunnelOrder) -> None:
+        """Returns at once."""
+        self._background.start(self._serve(order), name=f"tunnel {order.vm_id}")
+
+    async def _serve(self, order: TunnelOrder) -> None:
+        try:
+            async with self._dial(order.address) as channel:
+                stream = NodeServiceStub(channel).OpenTunnel(metadata=((TICKET_HEADER, order.ticket),))
+                try:
+                    await self._carry(order, stream)
+                finally:
+                    stream.cancel()
+        except grpc.aio.AioRpcError as err:
+            self._log.info("tunnel ended", vm_id=order.vm_id, code=err.code().name, error=err.details())
+
+    async def _carry(self, order: TunnelOrder, stream: Stream) -> None:
+        try:
+            if order.kind == TUNNEL_KIND_CONSOLE_LOG:
+                await self._log_once(order, stream)
+            elif order.kind == TUNNEL_KIND_CONSOLE:
+                await self._both_ways(await self._driver.open_console(order.host_id, order.uid), stream)
+            else:
+                raise MolnError(Reason.CAPABILITY, "this agent does not know that kind of tunnel; update it")
+        except MolnError as err:
+            await stream.write(OpenTunnelRequest(reason=err.reason, message=err.message))
+        await stream.done_writing()
+        while await stream.read() is not grpc.aio.EOF:  # the gateway ends the call once it has everything
+            continue
+
+    async def _log_once(self, order: TunnelOrder, stream: Stream) -> None:
+        log = await self._driver.console_log(order.host_id, order.uid, order.max_bytes)
+        for start in range(0, len(log), PIECE_BYTES):
+            await stream.write(OpenTunnelRequest(data=log[start : start + PIECE_BYTES]))
+
+    async def _both_ways(self, console: ConsoleChannel, stream: Stream) -> None:
+        """Until either end ends."""
+        typing = asyncio.create_task(_type(console, stream))
+        showing = asyncio.create_task(_show(console, stream))
+        try:
+            done, _ = await asyncio.wait({typing, showing}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            await console.close()
+            for task in (typing, showing):
+                task.cancel()
+            await asyncio.gather(typing, showing, return_exceptions=True)
+
+
+async def _type(console: ConsoleChannel, stream: Stream) -> None:
+    while (piece := await stream.read()) is not grpc.aio.EOF:
+        await console.write(piece.data)
+
+
+async def _show(console: ConsoleChannel, stream: Stream) -> None:
+    async for data in console.output():
+        await stream.write(OpenTunnelRequest(data=data))

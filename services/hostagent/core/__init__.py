@@ -1,0 +1,1 @@
+"""Decides: pure functions over what is ordered and what is seen. No clock, event loop, gRPC or hypervisor."""
