@@ -61,7 +61,7 @@ class NodeGateway:
 
     def _ticked(self, changes: Sequence[Change], _: int) -> None:
         for change in changes:
-            if change.id == self._store.process_id and change.new is not None:
+            if change.id == self._store.process.uuid and change.new is not None:
                 began = change.new.value.time.ToNanoseconds() / 1e9
                 for connection in {link.connection for link in self.links.values()}:
                     connection.tick(began)
@@ -104,7 +104,7 @@ class NodeGateway:
         txns = []
         for link in gone:
             entry = self._store.cache.get("hostconn", f"{link.host_id:010d}")
-            if entry is not None and entry.value.process == self._store.process_id:
+            if entry is not None and entry.value.process == self._store.process.uuid:
                 txn = Txn()
                 txn.unchanged(entry.key, entry.mod_revision)
                 txn.delete(entry.key)
@@ -115,10 +115,11 @@ class NodeGateway:
     async def _announce(self, links: Sequence[HostLink]) -> None:
         now = Timestamp()
         now.GetCurrentTime()
+        lease = await self._store.process_lease()
         txns = []
         for link in links:
             record = host_pb2.HostConnection(
-                process=self._store.process_id,
+                process=self._store.process.uuid,
                 address=self._public_address,
                 boot_id=link.boot_id,
                 since=now,
@@ -126,9 +127,13 @@ class NodeGateway:
             )
             txn = Txn()
             txn.present(key("host", link.host_id, "spec"))
-            txn.put(key("hostconn", link.host_id), record, lease=self._store.process_lease)
+            txn.put(key("hostconn", link.host_id), record, lease=lease)
             txns.append(txn)
         await self._store.commit_all(txns)
+
+    async def announce_again(self) -> None:
+        """The process's lease was lost, and with it the record of who is connected here: write it anew."""
+        await self._announce(list(self.links.values()))
 
     def close_silent(self) -> None:
         """Ends streams that have not been heard for SILENT_S; their agents dial again when they can."""

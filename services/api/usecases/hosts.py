@@ -226,6 +226,12 @@ class Hosts:
         await swap(self._store, f"move host {host_id}", build)
         return self.message(self.existing(host_id))
 
+    async def leave(self, host_id: int, cluster_id: int, caller: Caller) -> host_pb2.Host:
+        """Puts a host back into the default cluster. One that is not in the cluster named is left where it is."""
+        if self._spec(host_id).value.cluster_id != cluster_id:
+            return self.message(self.existing(host_id))
+        return await self.move(host_id, 0, caller)
+
     async def fence(self, host_id: int, is_confirmed: bool, caller: Caller) -> host_pb2.Host:
         """Takes the caller's word that nothing runs on a silent host."""
         if not is_confirmed:

@@ -1,0 +1,69 @@
+"""HostService: check → use case → answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from moln.compute.v1 import host_pb2, host_service_pb2, host_service_pb2_grpc
+from services.api.access.gate import caller_of_call
+from services.api.usecases.host_watches import HostWatches
+from services.api.usecases.hosts import Hosts
+from services.common.rpc.call import Context
+
+M = host_pb2.HostMode
+
+
+class HostServicer(host_service_pb2_grpc.HostServiceServicer):
+    """Hosts."""
+
+    def __init__(self, hosts: Hosts, watches: HostWatches) -> None:
+        self._hosts = hosts
+        self._watches = watches
+
+    async def CreateHost(
+        self, request: host_service_pb2.CreateHostRequest, context: Context
+    ) -> host_service_pb2.CreateHostResponse:
+        return (await self._hosts.create([request], caller_of_call()))[0]
+
+    async def BatchCreateHosts(
+        self, request: host_service_pb2.BatchCreateHostsRequest, context: Context
+    ) -> host_service_pb2.BatchCreateHostsResponse:
+        created = await self._hosts.create(request.requests, caller_of_call())
+        return host_service_pb2.BatchCreateHostsResponse(hosts=created)
+
+    async def CreateJoinToken(
+        self, request: host_service_pb2.CreateJoinTokenRequest, context: Context
+    ) -> host_service_pb2.CreateJoinTokenResponse:
+        return await self._hosts.new_token(request.id)
+
+    async def GetHost(self, request: host_service_pb2.GetHostRequest, context: Context) -> host_pb2.Host:
+        return self._hosts.message(self._hosts.existing(request.id))
+
+    async def ListHosts(
+        self, request: host_service_pb2.ListHostsRequest, context: Context
+    ) -> host_service_pb2.ListHostsResponse:
+        return self._hosts.list(request)
+
+    async def WatchHosts(
+        self, request: host_service_pb2.WatchHostsRequest, context: Context
+    ) -> AsyncIterator[host_service_pb2.WatchHostsResponse]:
+        async for answer in self._watches.watch(request.from_revision):
+            yield answer
+
+    async def UpdateHost(self, request: host_service_pb2.UpdateHostRequest, context: Context) -> host_pb2.Host:
+        return await self._hosts.update(request, caller_of_call())
+
+    async def EnableHost(self, request: host_service_pb2.EnableHostRequest, context: Context) -> host_pb2.Host:
+        return await self._hosts.set_mode(request.id, M.HOST_MODE_ENABLED, caller_of_call())
+
+    async def DisableHost(self, request: host_service_pb2.DisableHostRequest, context: Context) -> host_pb2.Host:
+        return await self._hosts.set_mode(request.id, M.HOST_MODE_DISABLED, caller_of_call())
+
+    async def FenceHost(self, request: host_service_pb2.FenceHostRequest, context: Context) -> host_pb2.Host:
+        return await self._hosts.fence(request.id, request.is_confirmed, caller_of_call())
+
+    async def DeleteHost(
+        self, request: host_service_pb2.DeleteHostRequest, context: Context
+    ) -> host_service_pb2.DeleteHostResponse:
+        await self._hosts.delete(request.id)
+        return host_service_pb2.DeleteHostResponse()
