@@ -53,10 +53,18 @@ def yaml_text(document: Plain) -> str:
         """Several lines as a block."""
 
     def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=_style(value))
 
     Dumper.add_representer(str, text)
     return yaml.dump(document, Dumper=Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False)
+
+
+def _style(text: str) -> str | None:
+    """A block for plain lines; quotes with escapes for whatever a reader could take for something else."""
+    lines = text.split("\n")
+    if len(lines) > 1 and all(line.isprintable() and line == line.rstrip() for line in lines) and text[0] not in " \n":
+        return "|"
+    return None if text.isprintable() else '"'
 
 
 def enum_prefix(enum: EnumDescriptor) -> str:

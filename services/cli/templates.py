@@ -44,10 +44,15 @@ def read_yaml(text: str, message: type[M], name: str) -> M:
 def read_pairs(text: str, message: type[M], name: str, *, bare: str, aliases: Mapping[str, str]) -> M:
     """The message that an option such as `image=debian,size=10G` says; a word without `=` is the field `bare`."""
     result = message()
+    known = [*aliases, *(field.name for field in result.DESCRIPTOR.fields)]
     pairs = []
     for word in text.split(","):
         key, sign, value = word.partition("=")
         key, value = (key, value) if sign else (bare, key)
+        if key not in known:
+            raise usage(
+                f"{name} '{text}': unknown key '{key}'" + (nearest(key, known) or f" (known: {', '.join(known)})")
+            )
         tag = "tag:yaml.org,2002:str"
         pairs.append((yaml.ScalarNode(tag, aliases.get(key, key)), yaml.ScalarNode(tag, value)))
     _Reader(f"{name} '{text}'").fill(result, yaml.MappingNode("tag:yaml.org,2002:map", pairs))

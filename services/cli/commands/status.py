@@ -49,8 +49,7 @@ def status_lines(status: CloudStatus, where: str) -> list[str]:
     )
     problems = [line for problem in status.problems for line in _problem_lines(problem)]
     return [
-        *fields((("cloud", where), ("uid", status.cloud_uid), ("version", status.version))),
-        *fields(_capacity(status)),
+        *fields([("cloud", where), ("uid", status.cloud_uid), ("version", status.version), *_capacity(status)]),
         *section("Services", plain_lines(columns, sorted(status.processes, key=lambda item: item.kind))),
         *(section("What is wrong", problems) or ["", "Nothing is wrong."]),
     ]

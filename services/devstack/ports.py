@@ -1,0 +1,51 @@
+"""Which ports a stack takes: the default ones while they are free, those of its last run after that, else any."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+
+LOOPBACK = "127.0.0.1"
+DEFAULTS = {
+    "api": 2632, "nodes": 2634, "imagesvc": 2635, "netsvc": 2636, "scheduler": 2637,
+    "api-metrics": 9632, "scheduler-metrics": 9633, "imagesvc-metrics": 9634, "netsvc-metrics": 9635,
+    "node-metrics": 9640, "sim-metrics": 9641,
+}  # fmt: skip
+
+
+def choose(former: Mapping[str, int] | None) -> dict[str, int]:
+    """A port for every name. The ports of the last run are kept one by one; the defaults are taken all or none."""
+    if former is not None:
+        return {name: port if is_free(port) else free_port() for name, port in {**_missing(former), **former}.items()}
+    if all(is_free(port) for port in DEFAULTS.values()):
+        return dict(DEFAULTS)
+    return {name: free_port() for name in DEFAULTS}
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen there now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+        return True
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def address(port: int) -> str:
+    """`127.0.0.1:<port>`."""
+    return f"{LOOPBACK}:{port}"
+
+
+def _missing(former: Mapping[str, int]) -> dict[str, int]:
+    """Ports that the release of the last run did not know."""
+    return {name: free_port() for name in DEFAULTS if name not in former}
