@@ -52,7 +52,9 @@ class Authenticator:
             return None
         user_id = self._catalog.by_token.get(token_hash(token.strip()))
         if user_id is None:
-            raise MolnError(Reason.TOKEN_INVALID, "the token is not one of this cloud; is it the right cloud's, and current?")
+            raise MolnError(
+                Reason.TOKEN_INVALID, "the token is not one of this cloud; is it the right cloud's, and current?"
+            )
         return self._caller(user_id)
 
     async def by_password(self, header: str) -> Caller:
@@ -97,7 +99,9 @@ def _decode(encoded: str) -> tuple[str, str]:
     try:
         name, colon, password = base64.b64decode(encoded, validate=True).decode().partition(":")
     except (binascii.Error, ValueError) as err:
-        raise MolnError(Reason.PASSWORD_INVALID, "the header 'authorization: Basic' is not base64 of name:password") from err
+        raise MolnError(
+            Reason.PASSWORD_INVALID, "the header 'authorization: Basic' is not base64 of name:password"
+        ) from err
     if not colon:
         raise MolnError(Reason.PASSWORD_INVALID, "the header 'authorization: Basic' is not base64 of name:password")
     return name, password
@@ -109,6 +113,7 @@ _NOBODY = _HASHER.hash("")
 def _verify(stored: str, password: str) -> bool:
     """Takes as long for a name that does not exist as for one that does."""
     try:
-        return _HASHER.verify(stored or _NOBODY, password) and bool(stored)
+        _HASHER.verify(stored or _NOBODY, password)
+        return bool(stored)
     except (Argon2Error, InvalidHashError):
         return False

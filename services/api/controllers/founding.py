@@ -70,5 +70,3 @@ def _token(file: Path) -> str:
         out.flush()
         os.fsync(out.fileno())
     return token
-
-

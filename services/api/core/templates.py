@@ -200,7 +200,9 @@ def _check_context(context: template_pb2.Context, path: str) -> None:
             raise invalid(f"{path}.files", f"'{name}' is no name for a file beside context.sh")
     size = sum(len(content) for content in context.files.values()) + len(context.user_data)
     if size > MAX_CONTEXT_BYTES:
-        raise invalid(f"{path}.files", f"hold {size} bytes; at most {MAX_CONTEXT_BYTES} go with a VM, put more into an image")
+        raise invalid(
+            f"{path}.files", f"hold {size} bytes; at most {MAX_CONTEXT_BYTES} go with a VM, put more into an image"
+        )
 
 
 def _check_choice(value: str, name: str, where: str) -> None:
@@ -215,4 +217,12 @@ def check_request_id(request_id: str) -> None:
         raise invalid("request_id", "takes at most 64 printable characters without '/'")
 
 
-__all__ = ["Resolver", "check_labels", "check_request_id", "check_template", "complete_template", "merge_templates", "needed"]
+__all__ = [
+    "Resolver",
+    "check_labels",
+    "check_request_id",
+    "check_template",
+    "complete_template",
+    "merge_templates",
+    "needed",
+]

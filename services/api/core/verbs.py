@@ -137,7 +137,9 @@ def check_verb(verb: Verb, state: int, vm_name: str) -> VerbRow:
     return row
 
 
-def next_intent(verb: Verb, row: VerbRow, state: int, intent: vm_pb2.VmIntent, *, is_hard: bool) -> vm_pb2.VmIntent | None:
+def next_intent(
+    verb: Verb, row: VerbRow, state: int, intent: vm_pb2.VmIntent, *, is_hard: bool
+) -> vm_pb2.VmIntent | None:
     """The changed intent, or None when what is asked for is already so. Times and cause are the caller's to set."""
     is_harder = is_hard and not intent.is_hard
     if row.desired == intent.desired and not is_harder and state in _ALREADY.get(verb, frozenset()):

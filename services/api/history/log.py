@@ -94,7 +94,8 @@ class EventLog:
         index.execute("BEGIN IMMEDIATE")
         try:
             index.executemany(
-                "INSERT INTO event (revision, kind, id, owner, segment, offset, length) VALUES (?, ?, ?, ?, ?, ?, ?)", rows
+                "INSERT INTO event (revision, kind, id, owner, segment, offset, length) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                rows,
             )
             index.execute("INSERT OR REPLACE INTO segment VALUES (?, ?)", (self._number, size))
             index.execute("INSERT OR REPLACE INTO durable VALUES (1, ?)", (revision,))

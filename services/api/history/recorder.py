@@ -32,6 +32,11 @@ class Recorder:
         cloud.hosts.on_change(self._host)
         cloud.on_other(self._other)
 
+    def adopt(self) -> None:
+        """Takes the present states of hosts as known, so that only changes from here on are events."""
+        for host in self._cloud.hosts.all():
+            self._host_states[host.id] = _host_state(host)
+
     def take(self) -> list[Event]:
         """The events since the last call."""
         events, self._events = self._events, []
@@ -40,28 +45,28 @@ class Recorder:
     def _vm(self, transition: Transition) -> None:
         record, before, after = transition.record, transition.before, transition.after
         entry = transition.entry
-        self._events.append(
-            Event(
-                revision=transition.revision,
-                kind="vm",
-                id=record.id,
-                name=transition.name,
-                **{"from": "" if before.state == _DONE else state_name(before.state)},
-                to="" if after.state == _DONE else state_name(after.state),
-                reason=after.reason,
-                message=after.message,
-                cause=entry.value.cause if entry is not None and entry.value is not None else None,
-                time=_now(),
-                owner_id=transition.owner_id,
-                host_id=after.host_id,
-            )
+        event = Event(
+            revision=transition.revision,
+            kind="vm",
+            id=record.id,
+            name=transition.name,
+            to="" if after.state == _DONE else state_name(after.state),
+            reason=after.reason,
+            message=after.message,
+            cause=entry.value.cause if entry is not None and entry.value is not None else None,
+            time=_now(),
+            owner_id=transition.owner_id,
+            host_id=after.host_id,
         )
+        if before.state != _DONE:
+            setattr(event, "from", state_name(before.state))
+        self._events.append(event)
 
     def _host(self, record: HostRecord, part: str, change: Change) -> None:
         if part not in ("spec", "liveness"):
             return
         before = self._host_states.get(record.id, "")
-        after = host_pb2.HostState.Name(record.state()).removeprefix("HOST_STATE_") if record.spec is not None else ""
+        after = _host_state(record) if record.spec is not None else ""
         if before == after:
             return
         self._host_states[record.id] = after
@@ -82,25 +87,30 @@ class Recorder:
             owner = int(change.id) if change.kind == "user" else getattr(spec, "owner_id", 0)
             self._append(change, change.kind, int(change.id), spec.name, *states, owner)
 
-    def _append(self, change: Change, kind: str, object_id: int, name: str, before: str, after: str, owner: int) -> None:
+    def _append(
+        self, change: Change, kind: str, object_id: int, name: str, before: str, after: str, owner: int
+    ) -> None:
         entry = change.new or change.old
         assert entry is not None  # noqa: S101  for the type checker: a change has one of them
         value = entry.value
-        self._events.append(
-            Event(
-                revision=change.revision,
-                kind=kind,
-                id=object_id,
-                name=name,
-                **{"from": before},
-                to=after,
-                reason=getattr(value, "reason", ""),
-                message=getattr(value, "message", ""),
-                cause=value.cause,
-                time=_now(),
-                owner_id=owner,
-            )
+        event = Event(
+            revision=change.revision,
+            kind=kind,
+            id=object_id,
+            name=name,
+            to=after,
+            reason=getattr(value, "reason", ""),
+            message=getattr(value, "message", ""),
+            cause=value.cause,
+            time=_now(),
+            owner_id=owner,
         )
+        setattr(event, "from", before)
+        self._events.append(event)
+
+
+def _host_state(record: HostRecord) -> str:
+    return host_pb2.HostState.Name(record.state()).removeprefix("HOST_STATE_")
 
 
 def _image_state(entry: Entry | None) -> str:
@@ -110,4 +120,3 @@ def _image_state(entry: Entry | None) -> str:
 def _now() -> Timestamp:
     now = time.time_ns()
     return Timestamp(seconds=now // 1_000_000_000, nanos=now % 1_000_000_000)
-

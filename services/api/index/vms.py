@@ -25,6 +25,8 @@ class VmRecord:
         "addresses",
         "id",
         "intent",
+        "last_name",
+        "last_owner_id",
         "key_id",
         "placement",
         "revision",
@@ -133,7 +135,13 @@ class VmRecord:
 
     def _compose(self, hosts: HostIndex) -> bytes:
         pieces = [compose.number(1, self.id), compose.frame(2, self.uid.encode())]
-        for field, entry in ((3, self.spec), (4, self.intent), (5, self.placement), (6, self.addresses), (7, self.volumes)):
+        for field, entry in (
+            (3, self.spec),
+            (4, self.intent),
+            (5, self.placement),
+            (6, self.addresses),
+            (7, self.volumes),
+        ):
             if entry is not None:
                 pieces.append(compose.frame(field, entry.raw))
         pieces.append(compose.repeated(8, (self.statuses[host].raw for host in sorted(self.statuses))))

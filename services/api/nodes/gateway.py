@@ -204,9 +204,7 @@ class NodeGateway:
     def _ack(self, connection: AgentConnection, report: Report, reason: str) -> None:
         connection.ack(report.status.host_id, report.vm_id, report.sequence, reason)
 
-    async def _store_hosts(
-        self, connection: AgentConnection, reports: Sequence[node_service_pb2.HostReport]
-    ) -> None:
+    async def _store_hosts(self, connection: AgentConnection, reports: Sequence[node_service_pb2.HostReport]) -> None:
         txns = []
         for report in reports:
             link = connection.links.get(report.host_id)
@@ -304,3 +302,16 @@ async def close_silent_forever(gateway: NodeGateway) -> None:
     while True:
         await asyncio.sleep(1.0)
         gateway.close_silent()
+
+
+async def announce_when_lost(store: Store, gateway: NodeGateway) -> None:
+    """Writes anew who is connected here, whenever the process's lease was lost and won again."""
+    lost = asyncio.Event()
+    forget = store.process.on_lost(lost.set)
+    try:
+        while True:
+            await lost.wait()
+            lost.clear()
+            await gateway.announce_again()
+    finally:
+        forget()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-
-from google.protobuf.timestamp_pb2 import Timestamp
+from typing import Any
 
 from moln.compute.v1 import host_pb2
 from moln.image.v1 import image_pb2
@@ -70,14 +69,14 @@ class NodeServicer(node_service_pb2_grpc.NodeServiceServicer):
 
     async def Connect(  # noqa: N802  the contract's name
         self, request_iterator: AsyncIterator[node_service_pb2.ConnectRequest], context: Context
-    ) -> None:
+    ) -> AsyncIterator[Any]:
         """The stream of one agent. What comes in is taken in bunches, so that much at once costs few commits."""
         first = await anext(aiter(request_iterator), None)
         if first is None or not first.HasField("hello"):
             raise MolnError(Reason.FIELD_REQUIRED, "hello: must be in the first message of the stream")
         connection, refused = await self._gateway.register(first.hello)
         try:
-            await context.write(compose.frame(1, self._welcome(refused).SerializeToString()))
+            yield compose.frame(1, self._welcome(refused).SerializeToString())
             async with asyncio.TaskGroup() as group:
                 inbox: asyncio.Queue[node_service_pb2.ConnectRequest] = asyncio.Queue(_INBOX)
                 tasks = [
@@ -85,7 +84,7 @@ class NodeServicer(node_service_pb2_grpc.NodeServiceServicer):
                     group.create_task(self._take(connection, inbox)),
                 ]
                 async for message in self._gateway.outgoing(connection):
-                    await context.write(message)
+                    yield message
                 for task in tasks:
                     task.cancel()
         finally:
@@ -113,9 +112,7 @@ class NodeServicer(node_service_pb2_grpc.NodeServiceServicer):
                 await inbox.put(message)
         connection.close()
 
-    async def _take(
-        self, connection: AgentConnection, inbox: asyncio.Queue[node_service_pb2.ConnectRequest]
-    ) -> None:
+    async def _take(self, connection: AgentConnection, inbox: asyncio.Queue[node_service_pb2.ConnectRequest]) -> None:
         while True:
             messages = [await inbox.get()]
             while not inbox.empty():

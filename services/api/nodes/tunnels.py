@@ -47,9 +47,7 @@ class Tunnels:
         self._node_address = node_address
         self._open: dict[str, Tunnel] = {}
 
-    async def open(
-        self, record: VmRecord, kind: node_service_pb2.TunnelKind, max_bytes: int = 0
-    ) -> tuple[str, Tunnel]:
+    async def open(self, record: VmRecord, kind: node_service_pb2.TunnelKind, max_bytes: int = 0) -> tuple[str, Tunnel]:
         """Asks the VM's node to dial. Returns the tunnel's id (for `close`) and the tunnel, once dialled.
 
         Raises UNAVAILABLE/HOST_SILENT when the host is not connected here or does not dial within 10 s.
@@ -77,7 +75,9 @@ class Tunnels:
                 await tunnel.dialled.wait()
         except TimeoutError as err:
             self.close(tunnel_id)
-            raise MolnError(Reason.HOST_SILENT, f"VM {record.id}: host {link.name} did not answer in {DIAL_S:g} s") from err
+            raise MolnError(
+                Reason.HOST_SILENT, f"VM {record.id}: host {link.name} did not answer in {DIAL_S:g} s"
+            ) from err
         return tunnel_id, tunnel
 
     def close(self, tunnel_id: str) -> None:

@@ -36,7 +36,7 @@ class CloudStatus:
             version=self._version,
             revision=self._store.cache.revision,
             vms={
-                vm_pb2.VmState.Name(state).removeprefix("VM_STATE_"): count  # type: ignore[arg-type]
+                vm_pb2.VmState.Name(state).removeprefix("VM_STATE_"): count
                 for state, count in self._cloud.vms.states.items()
                 if count > 0
             },
@@ -104,7 +104,8 @@ class CloudStatus:
         """Changes the defaults. Raises NOT_FOUND for one that is not there."""
         if request.default_datastore_id and self._cloud.catalog.get("datastore", request.default_datastore_id) is None:
             raise MolnError(
-                Reason.DATASTORE_NOT_FOUND, f"default_datastore_id: there is no datastore {request.default_datastore_id}"
+                Reason.DATASTORE_NOT_FOUND,
+                f"default_datastore_id: there is no datastore {request.default_datastore_id}",
             )
         if request.default_network_id and self._cloud.catalog.networks.spec(request.default_network_id) is None:
             raise MolnError(

@@ -135,9 +135,7 @@ class Hosts:
             record = self.existing(host_id)
             assert record.spec is not None  # noqa: S101  for the type checker: `existing` has looked
             secret = record.secret
-            made[:] = [
-                new_join_token(record.spec.value.uid, secret.value.secret_sha256 if secret is not None else b"")
-            ]
+            made[:] = [new_join_token(record.spec.value.uid, secret.value.secret_sha256 if secret is not None else b"")]
             txn = Txn()
             if secret is not None:
                 txn.unchanged(secret.key, secret.mod_revision)

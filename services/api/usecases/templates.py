@@ -32,7 +32,9 @@ class Templates:
         self._store = store
         self._cloud = cloud
 
-    async def create(self, request: template_service_pb2.CreateTemplateRequest, caller: Caller) -> template_pb2.Template:
+    async def create(
+        self, request: template_service_pb2.CreateTemplateRequest, caller: Caller
+    ) -> template_pb2.Template:
         """Creates a template. Names of images and networks are looked up when it is instantiated."""
         check_name("name", request.name)
         check_template(request.template, caller)
@@ -92,7 +94,9 @@ class Templates:
             revision=revision,
         )
 
-    async def update(self, request: template_service_pb2.UpdateTemplateRequest, caller: Caller) -> template_pb2.Template:
+    async def update(
+        self, request: template_service_pb2.UpdateTemplateRequest, caller: Caller
+    ) -> template_pb2.Template:
         """Changes the shape or whether it is public."""
 
         def build() -> Txn:
@@ -136,7 +140,9 @@ class Templates:
 
 
 def _missing(template_id: int, caller: Caller) -> MolnError:
-    return MolnError(Reason.TEMPLATE_NOT_FOUND, f"there is no template {template_id} that {caller.name} may use or change")
+    return MolnError(
+        Reason.TEMPLATE_NOT_FOUND, f"there is no template {template_id} that {caller.name} may use or change"
+    )
 
 
 def _message(template_id: int, entry: Entry) -> template_pb2.Template:

@@ -132,7 +132,9 @@ class Users:
             entry = self._spec(user_id, caller)
             if self._cloud.catalog.usage(user_id).vms:
                 count = self._cloud.catalog.usage(user_id).vms
-                raise MolnError(Reason.USER_IN_USE, f"delete user {entry.value.name}: he has {count} VMs; terminate them")
+                raise MolnError(
+                    Reason.USER_IN_USE, f"delete user {entry.value.name}: he has {count} VMs; terminate them"
+                )
             if entry.value.role == user_pb2.ROLE_ADMIN:
                 self._check_other_admin(user_id)
             usage = self._cloud.catalog.get("usage", user_id, "")
@@ -147,9 +149,7 @@ class Users:
 
         await swap(self._store, f"delete user {user_id}", build)
 
-    async def _change_secret(
-        self, user_id: int, caller: Caller, change: Callable[[user_pb2.UserSecret], None]
-    ) -> None:
+    async def _change_secret(self, user_id: int, caller: Caller, change: Callable[[user_pb2.UserSecret], None]) -> None:
         def build() -> Txn:
             self._spec(user_id, caller)
             entry = self._cloud.catalog.get("user", user_id, "secret")

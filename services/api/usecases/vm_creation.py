@@ -14,10 +14,10 @@ from moln.compute.v1 import template_pb2, vm_pb2, vm_service_pb2
 from moln.image.v1 import image_pb2
 from moln.operations.v1 import records_pb2
 from services.api.core import compose
-from services.api.usecases.addresses import check_room
 from services.api.core.templates import Resolver, check_request_id, complete_template, merge_templates, needed
 from services.api.core.usage import charge
 from services.api.index.cloud import CloudIndex
+from services.api.usecases.addresses import check_room
 from services.common.domain.caller import Caller
 from services.common.domain.errors import MolnError, invalid
 from services.common.domain.ids import check_name

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from moln.compute.v1 import vm_pb2
 from services.api.core.verbs import state_name
 from services.api.index.hosts import HostIndex
 from services.api.index.vms import VmRecord
 from services.common.filters import Vocabulary
-
-from moln.compute.v1 import vm_pb2
 
 Item = tuple[VmRecord, HostIndex]
 

@@ -9,11 +9,11 @@ from moln.compute.v1 import vm_pb2, vm_service_pb2
 from services.api.core import compose
 from services.api.core.templates import check_labels
 from services.api.core.verbs import Verb, check_verb, next_intent
-from services.api.usecases.vm_filter import VMS
 from services.api.index.cloud import CloudIndex
 from services.api.index.vms import VmRecord
 from services.api.usecases.resources import cause_of, check_etag, swap
 from services.api.usecases.vm_creation import Creation, VmCreation
+from services.api.usecases.vm_filter import VMS
 from services.common.domain.caller import Caller
 from services.common.domain.errors import MolnError, invalid
 from services.common.domain.ids import check_name
@@ -89,6 +89,7 @@ class Vms:
 
     async def change(self, verb: Verb, vm_id: int, caller: Caller, *, is_hard: bool = False) -> bytes:
         """Changes the desired state as the verb table says. Idempotent. Raises STATE_FORBIDS, CAPABILITY, NOT_FOUND."""
+
         def build() -> Txn | None:
             record = self.visible(vm_id, caller)
             row = check_verb(verb, record.view.state, record.name)
@@ -109,6 +110,7 @@ class Vms:
 
     async def update(self, request: vm_service_pb2.UpdateVmRequest, caller: Caller) -> bytes:
         """Changes name, description or labels. Raises ABORTED/ETAG_MISMATCH, INVALID/FIELD_IMMUTABLE."""
+
         def build() -> Txn:
             record = self.visible(request.id, caller)
             assert record.spec is not None  # noqa: S101  for the type checker: spec and intent are written together

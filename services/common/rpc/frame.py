@@ -19,8 +19,12 @@ from services.common.obs.logs import REQUEST_ID, get_logger
 from services.common.rpc.call import Call, Context, Gate, set_current_call
 from services.common.rpc.errors import WireError, defect, encode_error, forwarded
 from services.common.rpc.metrics import MethodMetrics, RpcMetrics
+from services.common.rpc.store_errors import from_store_error
+from services.common.store.errors import StoreError
 
 SLOW_SECONDS = 1.0
+REVISION_HEADER = "moln-revision"
+"""Trailer of every reply: the store's revision that it reflects."""
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Behaviour = Callable[[Any, Context], Any]
@@ -29,9 +33,10 @@ Behaviour = Callable[[Any, Context], Any]
 class Frame:
     """Wraps the handlers of one server."""
 
-    def __init__(self, metrics: RpcMetrics, gate: Gate | None) -> None:
+    def __init__(self, metrics: RpcMetrics, gate: Gate | None, revision: Callable[[], int] | None = None) -> None:
         self._metrics = metrics
         self._gate = gate
+        self._revision = revision
         self._log = get_logger("rpc")
         self._logs_all = bool(self._log.is_enabled_for(logging.DEBUG))
 
@@ -92,6 +97,8 @@ class Frame:
                 await waiting
 
     def _ended(self, call: Call, metrics: MethodMetrics) -> None:
+        if self._revision is not None and not any(name == REVISION_HEADER for name, _ in call.trailers):
+            call.add_trailer(REVISION_HEADER, str(self._revision()))
         if call.trailers:
             call.context.set_trailing_metadata(tuple(call.trailers))
         metrics.ended("OK")
@@ -111,6 +118,8 @@ class Frame:
         await call.context.abort(wire.code, wire.details, (*wire.trailers, *call.trailers))
 
     def _wire_error(self, call: Call, err: Exception) -> WireError:
+        if isinstance(err, StoreError):
+            err = from_store_error(err)
         if isinstance(err, MolnError):
             return encode_error(err, call.request_id)
         if isinstance(err, grpc.aio.AioRpcError):

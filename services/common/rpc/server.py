@@ -57,14 +57,22 @@ class RpcServer:
     """One server. Add servicers, listen, then enter it; leaving it says NOT_SERVING, lets calls end, and stops.
 
     `gate` is asked before every call, also those of reflection, health and channelz: it decides what is open.
+    Two servers of one process share one RpcMetrics. `revision` is the store's revision that replies reflect; they carry it as the trailer `moln-revision`.
     """
 
-    def __init__(self, metrics: Metrics, *, gate: Gate | None = None, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        metrics: Metrics | RpcMetrics,
+        *,
+        gate: Gate | None = None,
+        limits: Limits | None = None,
+        revision: Callable[[], int] | None = None,
+    ) -> None:
         self._limits = limits or Limits()
         self._server = grpc.aio.server(
             options=self._limits.options(), maximum_concurrent_rpcs=self._limits.concurrent_calls
         )
-        self._frame = Frame(RpcMetrics(metrics), gate)
+        self._frame = Frame(metrics if isinstance(metrics, RpcMetrics) else RpcMetrics(metrics), gate, revision)
         self._health = HealthServicer()
         self._names: list[str] = []
 

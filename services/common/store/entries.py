@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from google.protobuf.message import Message
 
 from services.common.store.keys import KeyRow, key
@@ -21,7 +23,7 @@ class Entry:
         self.row = row
         self.id = id
         self.part = part
-        self.value = value
+        self.value: Any = value
         self.raw = raw
         self.create_revision = created
         self.mod_revision = modified

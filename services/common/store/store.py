@@ -6,7 +6,7 @@ This file only wires the parts and gives them one face.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +16,7 @@ from services.common.store.batch import Limits
 from services.common.store.cache import Cache
 from services.common.store.commit import GroupCommit
 from services.common.store.connecting import connected, probe_max_ops
+from services.common.store.entries import Entry
 from services.common.store.errors import StoreError, ValueTooLarge
 from services.common.store.etcd.client import EtcdClient
 from services.common.store.ids import Ids
@@ -23,6 +24,7 @@ from services.common.store.keys import LEADER, PROCESS, KeyTable
 from services.common.store.lanes import Lane
 from services.common.store.leadership import Election, Run
 from services.common.store.listing import current_revision, list_into
+from services.common.store.reading import entries_at, read_entry
 from services.common.store.process import Process
 from services.common.store.settings import ProcessInfo, StoreSettings
 from services.common.store.space import Space
@@ -157,6 +159,14 @@ class Store:
     async def current_revision(self) -> int:
         """etcd's newest revision, as agreed by its members."""
         return await current_revision(self.client)
+
+    async def read(self, full: str) -> Entry | None:
+        """The newest value of one key, read from etcd itself: for what caches do not hold. None where it is absent."""
+        return await read_entry(self.client, self.keys, full)
+
+    def list_at(self, revision: int, kinds: Iterable[str]) -> AsyncGenerator[Entry, None]:
+        """All entries of some kinds as they were at a revision; Refused once that is forgotten."""
+        return entries_at(self.client, self.keys, revision, kinds, self.settings.page_keys)
 
     async def lead(self, name: str, address: str, run: Run) -> None:
         """Campaigns for ever to be the leader called `name`; see Election.run."""

@@ -1,0 +1,171 @@
+"""Wires the api: the only file here that builds adapters and hands them out."""
+
+from __future__ import annotations
+
+import contextlib
+
+from moln.compute.v1 import (
+    cluster_service_pb2_grpc,
+    host_service_pb2_grpc,
+    template_service_pb2_grpc,
+    vm_service_pb2_grpc,
+)
+from moln.iam.v1 import user_service_pb2_grpc
+from moln.image.v1 import datastore_service_pb2, image_service_pb2
+from moln.network.v1 import network_service_pb2
+from moln.node.v1 import node_service_pb2_grpc
+from moln.operations.v1 import operations_service_pb2_grpc
+from moln.scheduler.v1 import scheduler_service_pb2
+from services.api.access.credentials import Authenticator
+from services.api.access.gate import ApiGate
+from services.api.controllers.founding import found_cloud
+from services.api.controllers.leading import lead_api
+from services.api.forward.forwarder import Forwarder
+from services.api.history.keeper import Keeper
+from services.api.history.log import EventLog
+from services.api.history.recorder import Recorder
+from services.api.history.replay import replay
+from services.api.index.cloud import KINDS, CloudIndex
+from services.api.metrics import ApiMetrics, CloudCollector
+from services.api.nodes.gateway import NodeGateway, announce_when_lost, close_silent_forever
+from services.api.nodes.servicer import NodeServicer
+from services.api.nodes.tunnels import Tunnels
+from services.api.servicers.hosts import HostServicer
+from services.api.servicers.others import ClusterServicer, OperationsServicer, TemplateServicer, UserServicer
+from services.api.servicers.raw import add_raw
+from services.api.servicers.vms import VmServicer
+from services.api.settings import Settings
+from services.api.usecases.cloud_status import CloudStatus
+from services.api.usecases.clusters import Clusters
+from services.api.usecases.consoles import Consoles
+from services.api.usecases.events import Events
+from services.api.usecases.host_watches import HostWatches
+from services.api.usecases.hosts import Hosts
+from services.api.usecases.templates import Templates
+from services.api.usecases.users import Users
+from services.api.usecases.vm_watches import VmWatches
+from services.api.usecases.vms import Vms, Waiting
+from services.common.domain.keys import KEYS
+from services.common.rpc.channel import ClientTls
+from services.common.rpc.metrics import RpcMetrics
+from services.common.rpc.secret import read_service_secret
+from services.common.rpc.server import RpcServer
+from services.common.runtime.background import Background
+from services.common.runtime.listen import TlsFiles
+from services.common.runtime.service import Run
+from services.common.store import ProcessInfo, Store, StoreSettings
+from services.common.version import version
+
+TOKEN_FILE = "admin.token"  # noqa: S105  the name of a file
+
+
+async def main(settings: Settings, run: Run) -> None:
+    """One api process from start to ordered end."""
+    secret = read_service_secret(settings.service_secret_file)
+    tls = _tls(settings)
+    async with contextlib.AsyncExitStack() as stack:
+        store = await stack.enter_async_context(await _open_store(settings))
+        cloud = CloudIndex(store)
+        cloud.start()
+        log = EventLog(settings.state_dir / "history", settings.history_max_mib << 20)
+        stack.callback(log.close)
+        recorder = Recorder(cloud)
+        recorder.adopt()
+        keeper = Keeper(store, log, recorder)
+        await replay(store, log, store.cache.revision)
+        await found_cloud(store, cloud, settings.state_dir / TOKEN_FILE)
+
+        gate = ApiGate(Authenticator(cloud.catalog), store)
+        metrics = RpcMetrics(run.metrics)
+        server = RpcServer(metrics, gate=gate, revision=lambda: store.cache.revision)
+        address = str(server.listen(settings.listen, tls=tls, what="listen"))
+        nodes = RpcServer(metrics, gate=gate)
+        node_address = str(nodes.listen(settings.node_listen, tls=tls, what="node_listen"))
+        public, public_node = settings.advertise or address, settings.node_advertise or node_address
+
+        gateway = NodeGateway(store, cloud, secret.encode(), public)
+        tunnels = Tunnels(gateway, secret.encode(), public_node)
+        add_raw(
+            nodes, node_service_pb2_grpc.add_NodeServiceServicer_to_server, NodeServicer(store, cloud, gateway, tunnels)
+        )
+        _add_services(server, store, cloud, keeper, gateway, tunnels, public_node)
+        forwarder = Forwarder(store, secret, _client_tls(settings))
+        stack.push_async_callback(forwarder.close)
+        _forward(server, forwarder)
+        ApiMetrics(run.metrics, cloud)
+        run.metrics.collector(CloudCollector(cloud, gateway, store))
+
+        await stack.enter_async_context(nodes)
+        await stack.enter_async_context(server)
+        loops = await stack.enter_async_context(Background())
+        loops.start(keeper.run(), name="history keeper")
+        loops.start(close_silent_forever(gateway), name="silent streams")
+        loops.start(announce_when_lost(store, gateway), name="announcing hosts")
+        loops.start(lead_api(store, cloud, keeper, public), name="api leader")
+        await nodes.set_serving(True)
+        await server.set_serving(True)
+        run.ready({"grpc": address, "nodes": node_address})
+        await run.stopped()
+        await server.set_serving(False)
+
+
+async def _open_store(settings: Settings) -> Store:
+    return await Store.open(
+        StoreSettings(
+            endpoints=settings.etcd_endpoints,
+            ca_file=settings.etcd_ca_file,
+            cert_file=settings.etcd_cert_file,
+            key_file=settings.etcd_key_file,
+        ),
+        keys=KEYS,
+        kinds=KINDS,
+        process=ProcessInfo(kind="api", address=settings.advertise or settings.listen, version=version()),
+    )
+
+
+def _tls(settings: Settings) -> TlsFiles | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return TlsFiles(settings.tls_cert, settings.tls_key)
+
+
+def _client_tls(settings: Settings) -> ClientTls | None:
+    if settings.tls_ca is None:
+        return None
+    return ClientTls(settings.tls_ca, settings.tls_cert, settings.tls_key)
+
+
+def _add_services(
+    server: RpcServer,
+    store: Store,
+    cloud: CloudIndex,
+    keeper: Keeper,
+    gateway: NodeGateway,
+    tunnels: Tunnels,
+    node_address: str,
+) -> None:
+    vms = Vms(store, cloud)
+    hosts = Hosts(store, cloud, node_address)
+    vm_servicer = VmServicer(vms, Waiting(cloud, vms), VmWatches(store, cloud), Consoles(vms, tunnels))
+    add_raw(server, vm_service_pb2_grpc.add_VmServiceServicer_to_server, vm_servicer)
+    template_servicer = TemplateServicer(Templates(store, cloud), vms)
+    add_raw(server, template_service_pb2_grpc.add_TemplateServiceServicer_to_server, template_servicer)
+    host_servicer = HostServicer(hosts, HostWatches(store, cloud, hosts))
+    server.add(host_service_pb2_grpc.add_HostServiceServicer_to_server, host_servicer)
+    cluster_servicer = ClusterServicer(Clusters(store, cloud), hosts)
+    server.add(cluster_service_pb2_grpc.add_ClusterServiceServicer_to_server, cluster_servicer)
+    server.add(user_service_pb2_grpc.add_UserServiceServicer_to_server, UserServicer(Users(store, cloud)))
+    operations = OperationsServicer(CloudStatus(store, cloud, gateway, version()), Events(keeper))
+    server.add(operations_service_pb2_grpc.add_OperationsServiceServicer_to_server, operations)
+
+
+def _forward(server: RpcServer, forwarder: Forwarder) -> None:
+    """What the api does not own, with the service that does."""
+    owned = (
+        (image_service_pb2.DESCRIPTOR.services_by_name["ImageService"], "imagesvc"),
+        (datastore_service_pb2.DESCRIPTOR.services_by_name["DatastoreService"], "imagesvc"),
+        (network_service_pb2.DESCRIPTOR.services_by_name["NetworkService"], "netsvc"),
+        (scheduler_service_pb2.DESCRIPTOR.services_by_name["SchedulerService"], "scheduler"),
+    )
+    for service, owner in owned:
+        forwarder.serve(server, service, owner)

@@ -1,0 +1,97 @@
+"""What happened while no keeper of this folder ran: views at the durable revision, then every step since, once more.
+
+The same index and recorder as in normal running see the same changes in the same order, so events come out the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import aclosing
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from services.api.history.log import Event, EventLog
+from services.api.history.recorder import Recorder
+from services.api.index.cloud import KINDS, CloudIndex
+from services.common.domain.keys import KEYS
+from services.common.domain.reasons import Reason
+from services.common.obs.logs import get_logger
+from services.common.store import Change, Compacted, Entry, RawEvent, Refused, Store, split_key
+
+_BATCH = 5000
+_log = get_logger("history")
+
+
+async def replay(store: Store, log: EventLog, until: int) -> None:
+    """Brings the history up to a revision. Where revisions are forgotten, a gap is recorded instead."""
+    start = log.durable_revision
+    if start and start < until:
+        try:
+            await _replay(store, log, start, until)
+        except (Compacted, Refused) as err:
+            _log.warning("history has a gap", after=start, before=until, error=str(err))
+            await asyncio.to_thread(log.append, [_gap(start, until)], until)
+    elif not start:
+        await asyncio.to_thread(log.append, [], until)
+
+
+async def _replay(store: Store, log: EventLog, start: int, until: int) -> None:
+    cloud = CloudIndex(store)
+    known: dict[tuple[str, str, str], Entry] = {}
+    present = await _present(store, start, known)
+    cloud.apply(present, start)
+    recorder = Recorder(cloud)
+    recorder.adopt()
+    count = 0
+    events: list[Event] = []
+    async with aclosing(store.tail(start + 1, with_prev=False)) as steps:
+        async for bunch in steps:
+            for revision, raw in bunch:
+                if revision > until:
+                    break
+                cloud.apply(_changes(raw, revision, known), revision)
+            events += recorder.take()
+            last = min(bunch[-1][0], until) if bunch else start
+            if len(events) >= _BATCH or last >= until:
+                await asyncio.to_thread(log.append, events, last)
+                count, events = count + len(events), []
+            if last >= until:
+                break
+    _log.info("history caught up", after=start, until=until, events=count)
+
+
+async def _present(store: Store, revision: int, known: dict[tuple[str, str, str], Entry]) -> list[Change]:
+    changes = []
+    async for entry in store.list_at(revision, KINDS):
+        known[(entry.kind, entry.id, entry.part)] = entry
+        changes.append(Change(entry.kind, entry.id, entry.part, None, entry, entry.mod_revision))
+    changes.sort(key=lambda change: change.revision)
+    return changes
+
+
+def _changes(raw: Sequence[RawEvent], revision: int, known: dict[tuple[str, str, str], Entry]) -> list[Change]:
+    changes = []
+    for event in raw:
+        try:
+            place = kind, object_id, part = split_key(event.key)
+        except ValueError:
+            continue
+        row = KEYS.row(kind, part)
+        if row is None or kind not in KINDS:
+            continue
+        old = known.pop(place, None)
+        new = None
+        if event.value is not None:
+            value = None if row.revision_only else row.message.FromString(event.value)
+            created = old.create_revision if old is not None else revision
+            new = known[place] = Entry(row, object_id, part, value, event.value, created, revision)
+        changes.append(Change(kind, object_id, part, old, new, revision))
+    return changes
+
+
+def _gap(after: int, before: int) -> Event:
+    now = Timestamp(seconds=int(time.time()))
+    message = f"events after revision {after} and up to {before} are missing: the history was away for too long"
+    return Event(revision=before, kind="gap", reason=Reason.HISTORY_GAP, message=message, time=now)
