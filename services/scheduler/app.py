@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Final
@@ -17,6 +18,8 @@ from services.scheduler.servicers.scheduler import SchedulerServicer
 from services.scheduler.settings import SchedulerSettings
 
 LEADER: Final = "scheduler"
+GC_THRESHOLDS: Final = (50_000, 20, 50)
+"""What lives here for long (entries, records) is in no cycles, and there is much of it: look through it rarely."""
 KINDS: dict[str, frozenset[str] | None] = {
     "vm": frozenset({"spec", "intent", "placement", "status"}),
     "host": frozenset({"spec", "inventory", "liveness"}),
@@ -32,6 +35,7 @@ TABLE = KeyTable(
 
 async def main(settings: SchedulerSettings, run: Run) -> None:
     """Runs until asked to stop: stops placing first, then answering, then the store."""
+    gc.set_threshold(*GC_THRESHOLDS)
     secret = read_service_secret(settings.service_secret_file)
     server = RpcServer(run.metrics, gate=secret_gate(secret))
     address = str(server.listen(settings.listen, tls=settings.tls()))

@@ -71,11 +71,17 @@ class Term:
         self._loop = Loop("placement", self.step, interval=IDLE_SECONDS, metrics=metrics.loops)
 
     def changed(self, changes: Sequence[Change], _revision: int) -> None:
-        """Notes which objects to look at. What a node reports matters only where it ends or begins."""
+        """Notes which objects to look at. What a node reports matters only where it ends or begins. A VM for which a
+        write of ours is on its way is looked at anyway when that has come to its end.
+        """
+        vms, records = self._vms, self.ledger.vms
         for change in changes:
             if change.kind == "vm":
-                if change.part[:7] != _STATUS or change.new is None or change.old is None:
-                    self._vms[change.id] = None
+                if change.part[:7] == _STATUS and change.new is not None and change.old is not None:
+                    continue
+                record = records.get(change.id)
+                if record is None or not record.is_busy:
+                    vms[change.id] = None
             elif change.kind == "host":
                 self._hosts[change.id] = None
             else:

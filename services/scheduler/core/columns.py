@@ -88,6 +88,8 @@ class HostColumns:
 
     def hold_rows(self, rows: Integers, amounts: Amounts) -> None:
         """As many VMs as there are rows (a row may come several times) take the same room each."""
+        if not len(rows):
+            return
         counts = np.bincount(rows, minlength=len(self.ids))
         for used, amount in zip(self.used, amounts, strict=True):
             used += counts * amount
