@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -30,14 +30,23 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class EtcdServer:
     """One etcd. `start()` returns when it answers; `close()` ends it and removes its data.
 
-    With `on_port` it listens on a TCP port of 127.0.0.1 instead of a socket.
+    With `on_port` it listens on a TCP port of 127.0.0.1 instead of a socket; `flags` come last and win.
     """
 
-    def __init__(self, *, on_port: bool = False, quota_bytes: int = server.QUOTA_BYTES) -> None:
+    def __init__(
+        self,
+        *,
+        on_port: bool = False,
+        quota_bytes: int = server.QUOTA_BYTES,
+        max_request_bytes: int = server.MAX_REQUEST_BYTES,
+        flags: Sequence[str] = (),
+    ) -> None:
         memory = Path("/dev/shm")
         self.folder = Path(tempfile.mkdtemp(prefix="moln-etcd-", dir=memory if os.access(memory, os.W_OK) else None))
         self.port = free_port() if on_port else 0
         self._quota = quota_bytes
+        self._max_request = max_request_bytes
+        self._flags = list(flags)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -61,7 +70,7 @@ class EtcdServer:
         mark = f"{os.getpid()}-{_start_time()}-etcd"
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                server.command(self.folder, port=self.port, quota_bytes=self._quota), cwd=self.folder,
+                [*self._command(), *self._flags], cwd=self.folder,
                 env={**os.environ, MARK: mark}, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 preexec_fn=_die_with_parent,
             )  # fmt: skip
@@ -91,13 +100,20 @@ class EtcdServer:
             self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _command(self) -> list[str]:
+        return server.command(self.folder, port=self.port, quota_bytes=self._quota, max_request_bytes=self._max_request)
+
     def _answers(self) -> bool:
         if self._process is not None and self._process.poll() is not None:
             raise RuntimeError(f"etcd ended at once: {self.log.read_text(errors='replace')[-2000:]}")
         family = socket.AF_INET if self.port else socket.AF_UNIX
         address = ("127.0.0.1", self.port) if self.port else str(server.socket_path(self.folder))
         with socket.socket(family, socket.SOCK_STREAM) as probe:
-            return probe.connect_ex(address) == 0
+            probe.settimeout(5.0)
+            if probe.connect_ex(address) != 0:
+                return False
+            probe.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+            return b'"true"' in _all_of(probe)
 
     def _signal(self, number: int) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -112,6 +128,16 @@ class EtcdServer:
 def _die_with_parent() -> None:
     """In the child: the kernel ends it when this process ends, however that happens."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _all_of(connection: socket.socket) -> bytes:
+    found = b""
+    try:
+        while piece := connection.recv(4096):
+            found += piece
+    except OSError:
+        return b""
+    return found
 
 
 def _start_time() -> str:

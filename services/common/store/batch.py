@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from services.common.store.members import Member, folders
+from services.common.store.members import Member
 
 SEPARATE_OPS = 8
 """Room in a batch for what is added to its members: the lane's mark and guards."""
@@ -37,8 +37,8 @@ class Folders:
         """Takes a member in."""
         self.range_reads.update(member.range_reads)
         self.range_writes.update(member.range_writes)
-        self.of_changed.update(_folders_of_changed(member))
-        self.of_reads.update(_folders_of_reads(member))
+        self.of_changed |= member.changed_folders
+        self.of_reads |= member.read_folders
 
     def meet(self, member: Member) -> bool:
         """Whether a range of one side and a key or range of the other meet, of which one is a write."""
@@ -46,10 +46,10 @@ class Folders:
             return True
         if not self.of_reads.isdisjoint(member.range_writes):
             return True
-        changed = _folders_of_changed(member)
+        changed = member.changed_folders
         if not self.range_reads.isdisjoint(changed) or not self.range_writes.isdisjoint(changed):
             return True
-        return bool(self.range_writes) and not self.range_writes.isdisjoint(_folders_of_reads(member))
+        return bool(self.range_writes) and not self.range_writes.isdisjoint(member.read_folders)
 
 
 class Batch:
@@ -109,11 +109,3 @@ def _ops(member: Member) -> int:
     """An upper bound of what a member adds to the longer of etcd's two lists."""
     request, folds = member.txn.request, len(member.txn.folds)
     return max(len(request.compare), len(request.success)) + folds
-
-
-def _folders_of_changed(member: Member) -> set[str]:
-    return {folder for name in (*member.changed, *member.range_writes) for folder in folders(name)}
-
-
-def _folders_of_reads(member: Member) -> set[str]:
-    return {folder for name in (*member.reads, *member.range_reads) for folder in folders(name)}

@@ -137,7 +137,7 @@ class Cache:
             if table is None:
                 continue
             part = fields[4] if len(fields) == 5 else ""
-            row = table.row(part)
+            row = table.rows.get(part) or table.row(part)
             if row is None:
                 continue
             id = fields[3]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from services.common.store.txn import NONE_UNDER, Txn
 
 NOTHING: frozenset[str] = frozenset()
+OBJECT_DEPTH = 4
+"""Slashes in the folder of an object: `/moln/vm/1/`."""
 
 
 class Member:
@@ -33,8 +36,18 @@ class Member:
 
     @property
     def is_exclusive(self) -> bool:
-        """It names a range that is no folder of keys: who shares a batch with it cannot be told cheaply, so nobody."""
-        return self.has_ranges and not all(name.endswith("/") for name in (*self.range_reads, *self.range_writes))
+        """It names a range that is no folder of an object: who meets it cannot be told cheaply, so it travels alone."""
+        return self.has_ranges and not all(_is_object_folder(name) for name in (*self.range_reads, *self.range_writes))
+
+    @property
+    def changed_folders(self) -> set[str]:
+        """The folders of all that it changes."""
+        return folders([*self.changed, *self.range_writes] if self.range_writes else self.changed)
+
+    @property
+    def read_folders(self) -> set[str]:
+        """The folders of all that it compares."""
+        return folders([*self.reads, *self.range_reads])
 
     @property
     def only_deletes(self) -> bool:
@@ -52,13 +65,17 @@ class Member:
             self.result.set_result(revision)
 
 
-def folders(key: str) -> list[str]:
-    """The folders that a key lies in, deepest last: `/a/b/c` lies in `/`, `/a/` and `/a/b/`. A folder lies in
-    itself.
-    """
-    found: list[str] = []
-    at = key.find("/")
-    while at >= 0:
-        found.append(key[: at + 1])
-        at = key.find("/", at + 1)
+def folders(keys: Iterable[str]) -> set[str]:
+    """The folders that keys lie in, from the object's down: `/moln/vm/1/status/2` lies in `/moln/vm/1/status/` and
+    `/moln/vm/1/`. A folder lies in itself."""
+    found = {name[: name.rfind("/") + 1] for name in keys}
+    for deep in [name for name in found if name.count("/") > OBJECT_DEPTH]:
+        at = deep.rfind("/", 0, -1)
+        while deep.count("/", 0, at + 1) >= OBJECT_DEPTH:
+            found.add(deep[: at + 1])
+            at = deep.rfind("/", 0, at)
     return found
+
+
+def _is_object_folder(name: str) -> bool:
+    return name.endswith("/") and name.count("/") >= OBJECT_DEPTH

@@ -25,7 +25,14 @@ def endpoint(folder: Path) -> str:
     return f"unix:{socket_path(folder)}"
 
 
-def command(folder: Path, *, program: str = "etcd", port: int = 0, quota_bytes: int = QUOTA_BYTES) -> list[str]:
+def command(
+    folder: Path,
+    *,
+    program: str = "etcd",
+    port: int = 0,
+    quota_bytes: int = QUOTA_BYTES,
+    max_request_bytes: int = MAX_REQUEST_BYTES,
+) -> list[str]:
     """The command line, to be run with `folder` as working directory.
 
     It listens on `endpoint(folder)`, or with `port` on that port of 127.0.0.1 instead. The data are in `folder`/data.
@@ -40,8 +47,11 @@ def command(folder: Path, *, program: str = "etcd", port: int = 0, quota_bytes: 
         "listen-peer-urls": peer,
         "initial-advertise-peer-urls": peer,
         "initial-cluster": f"moln={peer}",
+        # A single member has nobody to wait for: it leads at once after a restart instead of after a second.
+        "heartbeat-interval": "20",
+        "election-timeout": "200",
         "max-txn-ops": str(_FITTING.max_txn_ops),
-        "max-request-bytes": str(MAX_REQUEST_BYTES),
+        "max-request-bytes": str(max_request_bytes),
         "quota-backend-bytes": str(quota_bytes),
         "enable-v2": "false",
         "logger": "zap",

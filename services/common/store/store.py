@@ -24,8 +24,8 @@ from services.common.store.keys import LEADER, PROCESS, KeyTable
 from services.common.store.lanes import Lane
 from services.common.store.leadership import Election, Run
 from services.common.store.listing import current_revision, list_into
-from services.common.store.reading import entries_at, read_entry
 from services.common.store.process import Process
+from services.common.store.reading import entries_at, read_entry
 from services.common.store.settings import ProcessInfo, StoreSettings
 from services.common.store.space import Space
 from services.common.store.tail import Step, tail

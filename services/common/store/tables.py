@@ -19,17 +19,17 @@ NO_OBJECTS: Mapping[str, Mapping[str, Entry]] = MappingProxyType({})
 class KindTable:
     """The objects of one kind, as far as their parts are wanted."""
 
-    __slots__ = ("_prefixes", "_rows", "objects", "order")
+    __slots__ = ("_prefixes", "objects", "order", "rows")
 
     def __init__(self, rows: Sequence[KeyRow]) -> None:
         self.objects: dict[str, dict[str, Entry]] = {}
         self.order: list[str] = []
-        self._rows = {row.part: row for row in rows if not row.part.endswith("*")}
+        self.rows = {row.part: row for row in rows if not row.part.endswith("*")}
         self._prefixes = [(row.part[:-1], row) for row in rows if row.part.endswith("*")]
 
     def row(self, part: str) -> KeyRow | None:
         """The row of a part; None where it is not wanted or was never declared."""
-        found = self._rows.get(part)
+        found = self.rows.get(part)
         if found is None and part:
             for start, row in self._prefixes:
                 if part.startswith(start):

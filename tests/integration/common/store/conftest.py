@@ -1,0 +1,5 @@
+"""Fixtures of the store's tests."""
+
+from tests.support.etcd import etcd
+
+__all__ = ["etcd"]
