@@ -1,0 +1,283 @@
+"""The only place that imports libvirt: one connection, its calls in a bounded pool of threads, its events.
+
+Reconnects by itself at the next call. Must know nothing of VMs: work is handed in as functions of the raw connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import libvirt
+
+from services.common.domain.errors import MolnError
+from services.common.domain.reasons import Reason
+from services.common.obs.logs import get_logger
+
+T = TypeVar("T")
+Raw = Any
+"""libvirt's own objects: its Python binding has no types."""
+
+CALL_SECONDS = 30.0
+WORKERS = 8
+KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT = 5, 3
+
+_DOMAIN_IS_NOT_THERE = frozenset({libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_DOMAIN_METADATA})
+_IS_SO_ALREADY = frozenset({libvirt.VIR_ERR_OPERATION_INVALID})
+
+
+class HypervisorError(MolnError):
+    """The hypervisor refused, or does not answer; the message holds its own words."""
+
+
+class GuestMissing(HypervisorError):
+    """The hypervisor has no such guest."""
+
+
+class WrongState(HypervisorError):
+    """The guest is not in a state that allows it: usually it is already what was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class DomainEvent:
+    """Something has happened to a domain; `uid` is empty when the connection was lost, so that all may have changed."""
+
+    uid: str
+
+
+class LibvirtConnection:
+    """A connection that is opened when first needed, and opened anew when it has broken."""
+
+    def __init__(self, uri: str, *, workers: int = WORKERS, call_seconds: float = CALL_SECONDS) -> None:
+        self.uri = uri
+        self._call_seconds = call_seconds
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="libvirt")
+        self._opening = threading.Lock()
+        self._raw: Raw = None
+        self._listeners: list[Callable[[DomainEvent], None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._log = get_logger("libvirt")
+
+    async def call(self, work: Callable[[Raw], T], *, what: str, seconds: float | None = None) -> T:
+        """`work(connection)` in a thread. Raises HypervisorError that says `what` was being attempted.
+
+        After `seconds` the caller is free again; the thread stays busy until libvirt returns.
+        """
+        loop = self._loop = asyncio.get_running_loop()
+        limit = seconds or self._call_seconds
+        try:
+            async with asyncio.timeout(limit):
+                return await loop.run_in_executor(self._pool, self._run, work, what)
+        except TimeoutError as err:
+            raise HypervisorError(
+                Reason.HYPERVISOR_FAILED, f"{what}: {self.uri} did not answer within {limit:g} s"
+            ) from err
+
+    def listen(self, heard: Callable[[DomainEvent], None]) -> None:
+        """From now on calls `heard` on the event loop of the callers when a domain has changed. Never raises."""
+        self._listeners.append(heard)
+
+    async def close(self) -> None:
+        """Closes the connection; a later call would open it anew."""
+        await asyncio.get_running_loop().run_in_executor(self._pool, self._drop)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _run(self, work: Callable[[Raw], T], what: str) -> T:
+        try:
+            return work(self._ensure())
+        except libvirt.libvirtError as err:
+            raise _translated(err, what) from err
+
+    def _ensure(self) -> Raw:
+        with self._opening:
+            if self._raw is not None and not _is_alive(self._raw):
+                self._drop()
+            if self._raw is None:
+                self._raw = self._open()
+            return self._raw
+
+    def _open(self) -> Raw:
+        _EVENTS.start()
+        try:
+            raw = libvirt.open(self.uri)
+        except libvirt.libvirtError as err:
+            message = f"cannot connect to the hypervisor {self.uri}: {err.get_error_message()}"
+            raise HypervisorError(Reason.HYPERVISOR_FAILED, f"{message}; is libvirtd running?") from err
+        _try(raw.setKeepAlive, KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
+        _try(raw.registerCloseCallback, self._closed, None)
+        _try(raw.domainEventRegisterAny, None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._happened, None)
+        self._log.info("connected to the hypervisor", uri=self.uri)
+        return raw
+
+    def _drop(self) -> None:
+        raw, self._raw = self._raw, None
+        if raw is not None:
+            _try(raw.unregisterCloseCallback)
+            _try(raw.close)
+
+    def _happened(self, _raw: Raw, domain: Raw, _event: int, _detail: int, _opaque: object) -> None:
+        self._tell(DomainEvent(domain.UUIDString()))
+
+    def _closed(self, _raw: Raw, _reason: int, _opaque: object) -> None:
+        self._log.warning("the connection to the hypervisor was lost", uri=self.uri)
+        self._tell(DomainEvent(""))
+
+    def _tell(self, event: DomainEvent) -> None:
+        """Runs in the thread of events; the listeners run on the loop."""
+        if self._loop is None or self._loop.is_closed():
+            return
+        for heard in self._listeners:
+            self._loop.call_soon_threadsafe(heard, event)
+
+
+class StreamChannel:
+    """A libvirt stream as bytes both ways. `received` is called in the thread of events, with b"" at the end."""
+
+    def __init__(self, stream: Raw, received: Callable[[bytes], None]) -> None:
+        self._stream, self._received = stream, received
+        self._lock = threading.Lock()
+        self._is_open = True
+
+    @staticmethod
+    def new_stream(raw: Raw) -> Raw:
+        """A stream that never blocks, for an operation such as opening a console."""
+        return raw.newStream(libvirt.VIR_STREAM_NONBLOCK)
+
+    def start(self) -> None:
+        """Begins to receive."""
+        wanted = libvirt.VIR_STREAM_EVENT_READABLE | libvirt.VIR_STREAM_EVENT_ERROR | libvirt.VIR_STREAM_EVENT_HANGUP
+        self._stream.eventAddCallback(wanted, self._ready, None)
+
+    def pause(self, is_paused: bool) -> None:
+        """While paused nothing is received: the other end waits."""
+        readable = 0 if is_paused else libvirt.VIR_STREAM_EVENT_READABLE
+        with self._lock:
+            if self._is_open:
+                wanted = readable | libvirt.VIR_STREAM_EVENT_ERROR | libvirt.VIR_STREAM_EVENT_HANGUP
+                _try(self._stream.eventUpdateCallback, wanted)
+
+    def send(self, data: bytes) -> int:
+        """How many bytes were taken; 0 where the other end is not ready for more. HypervisorError once it is closed."""
+        with self._lock:
+            if not self._is_open:
+                raise HypervisorError(Reason.STATE_FORBIDS, "the console is closed")
+            try:
+                return max(0, int(self._stream.send(data)))
+            except libvirt.libvirtError as err:
+                raise _translated(err, "writing to the console") from err
+
+    def close(self) -> None:
+        """Ends the stream; safe to call twice."""
+        with self._lock:
+            if not self._is_open:
+                return
+            self._is_open = False
+            _try(self._stream.eventRemoveCallback)
+            _try(self._stream.abort)
+        self._received(b"")
+
+    def _ready(self, _stream: Raw, events: int, _opaque: object) -> None:
+        if events & libvirt.VIR_STREAM_EVENT_READABLE:
+            data = self._receive()
+            if isinstance(data, bytes) and data:
+                self._received(data)
+                return
+            if data == -2:  # nothing there after all
+                return
+        self.close()
+
+    def _receive(self) -> bytes | int:
+        try:
+            data: bytes | int = self._stream.recv(64 * 1024)
+            return data
+        except libvirt.libvirtError:
+            return b""
+
+
+class _EventThread:
+    """libvirt's own event loop: one thread for the process, started before the first connection."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                libvirt.registerErrorHandler(lambda _context, _error: None, None)
+                libvirt.virEventRegisterDefaultImpl()
+                self._thread = threading.Thread(target=self._run, name="libvirt-events", daemon=True)
+                self._thread.start()
+
+    @staticmethod
+    def _run() -> None:
+        while True:
+            libvirt.virEventRunDefaultImpl()
+
+
+_EVENTS = _EventThread()
+
+
+class Flags:
+    """libvirt's numbers that the driver needs, under their own names."""
+
+    UNDEFINE_ALL = (
+        libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+        | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+        | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+        | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    )
+    SHUTDOWN_ACPI = libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN
+    METADATA_ELEMENT = libvirt.VIR_DOMAIN_METADATA_ELEMENT
+    CONSOLE_FORCE = libvirt.VIR_DOMAIN_CONSOLE_FORCE
+    ALL_CELLS = libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS
+    ALL_CPUS = libvirt.VIR_NODE_CPU_STATS_ALL_CPUS
+    ACTIVE_STATES = frozenset(
+        {
+            libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED, libvirt.VIR_DOMAIN_PAUSED,
+            libvirt.VIR_DOMAIN_SHUTDOWN, libvirt.VIR_DOMAIN_PMSUSPENDED,
+        }
+    )  # fmt: skip
+    OFF_STATES = frozenset({libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED})
+    CRASHED = libvirt.VIR_DOMAIN_CRASHED
+    OFF_SHUT_DOWN = libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN
+    OFF_CRASHED = frozenset({libvirt.VIR_DOMAIN_SHUTOFF_CRASHED, libvirt.VIR_DOMAIN_SHUTOFF_FAILED})
+    OFF_DESTROYED = libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED
+
+
+def version_text(number: int) -> str:
+    """libvirt's 7002022 as 7.2.22."""
+    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
+
+
+def _is_alive(raw: Raw) -> bool:
+    try:
+        return bool(raw.isAlive())
+    except libvirt.libvirtError:
+        return False
+
+
+def or_none(function: Callable[[], T]) -> T | None:
+    """What the function returns, or None where libvirt refuses: the domain has gone, or cannot do that."""
+    try:
+        return function()
+    except libvirt.libvirtError:
+        return None
+
+
+def _try(function: Callable[..., object], *arguments: object) -> None:
+    """Not every hypervisor can do everything; what it cannot is done without."""
+    try:
+        function(*arguments)
+    except libvirt.libvirtError:
+        return
+
+
+def _translated(err: libvirt.libvirtError, what: str) -> HypervisorError:
+    code = err.get_error_code()
+    kind = GuestMissing if code in _DOMAIN_IS_NOT_THERE else WrongState if code in _IS_SO_ALREADY else HypervisorError
+    return kind(Reason.HYPERVISOR_FAILED, f"{what}: {err.get_error_message() or err}")

@@ -1,0 +1,150 @@
+"""Domains by uid: small asynchronous calls, each idempotent. Knows neither disks nor orders, and decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from services.common.domain.reasons import Reason
+from services.hostagent.drivers.libvirt.connection import (
+    Flags,
+    GuestMissing,
+    HypervisorError,
+    LibvirtConnection,
+    Raw,
+    WrongState,
+    or_none,
+)
+from services.hostagent.drivers.libvirt.observe import Observed, end_of, power_of
+from services.hostagent.drivers.libvirt.spec import DomainSpec, Mark
+from services.hostagent.drivers.libvirt.xml import MARK_NAMESPACE, domain_xml, parse_mark
+from services.hostagent.drivers.ports import Power
+
+START_SECONDS = 120.0
+LIST_SECONDS = 60.0
+REPEAT_BUTTON_S = 5.0
+"""The power button is pressed again after this long: a guest that was still booting did not see it."""
+
+
+class Guests:
+    """The domains of one hypervisor that carry moln's mark."""
+
+    def __init__(self, connection: LibvirtConnection) -> None:
+        self._connection = connection
+        self._marks: dict[str, Mark | None] = {}
+
+    async def start(self, spec: DomainSpec) -> None:
+        """Defines the domain as `spec` has it, and starts it; one that runs is left as it is.
+
+        Raises HypervisorError START_FAILED with the hypervisor's words; the definition is gone again then.
+        """
+        self._marks.pop(spec.uid, None)
+        xml = domain_xml(spec)
+        try:
+            await self._connection.call(lambda raw: _start(raw, spec.uid, xml), what=f"starting {spec.name}",
+                                        seconds=START_SECONDS)  # fmt: skip
+        except HypervisorError as err:
+            raise HypervisorError(Reason.START_FAILED, err.message) from err
+
+    async def shutdown(self, uid: str) -> None:
+        """Presses the guest's power button. Not running, or not there: nothing happens."""
+        await self._on(uid, lambda domain: domain.shutdownFlags(Flags.SHUTDOWN_ACPI), "shutting the guest down")
+
+    async def shut_down_within(self, uid: str, grace_s: float) -> bool:
+        """Presses the power button, now and again, until the guest is off; False where it is not after `grace_s`."""
+        try:
+            async with asyncio.timeout(grace_s):
+                while True:
+                    await self.shutdown(uid)
+                    if await self._is_off_within(uid, REPEAT_BUTTON_S):
+                        return True
+        except TimeoutError:
+            return await self.power(uid) is not Power.RUNNING
+
+    async def _is_off_within(self, uid: str, seconds: float) -> bool:
+        clock = asyncio.get_running_loop()
+        end = clock.time() + seconds
+        while await self.power(uid) is Power.RUNNING:
+            if clock.time() >= end:
+                return False
+            await asyncio.sleep(0.1)
+        return True
+
+    async def destroy(self, uid: str) -> None:
+        """Pulls the plug. Not running, or not there: nothing happens."""
+        await self._on(uid, lambda domain: domain.destroy(), "pulling the guest's plug")
+
+    async def undefine(self, uid: str) -> None:
+        """Removes the definition of a guest that is off. Not there: nothing happens."""
+        await self._on(uid, _undefine, "removing the guest's definition")
+        self._marks.pop(uid, None)
+
+    async def power(self, uid: str) -> Power:
+        """Whether the guest runs; ABSENT where the hypervisor does not know it."""
+        try:
+            state = await self._connection.call(lambda raw: raw.lookupByUUIDString(uid).state(), what="asking")
+        except GuestMissing:
+            return Power.ABSENT
+        return power_of(state[0])
+
+    async def observe(self, uid: str) -> Observed | None:
+        """One guest, or None where there is none of this uid that carries moln's mark."""
+        try:
+            return await self._connection.call(
+                lambda raw: self._observe(raw.lookupByUUIDString(uid)), what="asking for the guest"
+            )
+        except GuestMissing:
+            return None
+
+    async def all(self) -> list[Observed]:
+        """All guests that carry moln's mark, of whichever cloud."""
+        return await self._connection.call(self._list, what="listing the guests", seconds=LIST_SECONDS)
+
+    def _list(self, raw: Raw) -> list[Observed]:
+        domains = raw.listAllDomains()
+        present = {domain.UUIDString() for domain in domains}
+        for uid in self._marks.keys() - present:
+            self._marks.pop(uid, None)
+        seen = [or_none(partial(self._observe, domain)) for domain in domains]  # one may go while the list is made
+        return [guest for guest in seen if guest is not None]
+
+    def _observe(self, domain: Raw) -> Observed | None:
+        uid = domain.UUIDString()
+        if uid not in self._marks:
+            self._marks[uid] = _read_mark(domain)
+        mark = self._marks[uid]
+        if mark is None:
+            return None
+        state, reason = domain.state()
+        return Observed(mark, domain.name(), power_of(state), end_of(state, reason))
+
+    async def _on(self, uid: str, work: Callable[[Raw], object], what: str) -> None:
+        try:
+            await self._connection.call(lambda raw: work(raw.lookupByUUIDString(uid)), what=what)
+        except (GuestMissing, WrongState):
+            return
+
+
+def _start(raw: Raw, uid: str, xml: str) -> None:
+    before = or_none(lambda: raw.lookupByUUIDString(uid))
+    if before is not None and before.isActive():
+        return
+    domain = raw.defineXML(xml)
+    is_started = False
+    try:
+        domain.create()
+        is_started = True
+    finally:
+        if not is_started:
+            or_none(lambda: _undefine(domain))
+
+
+def _undefine(domain: Raw) -> None:
+    if or_none(lambda: domain.undefineFlags(Flags.UNDEFINE_ALL)) is None:
+        domain.undefine()  # the hypervisor does not know the flags, or has the right error for the caller
+
+
+def _read_mark(domain: Raw) -> Mark | None:
+    text = or_none(lambda: domain.metadata(Flags.METADATA_ELEMENT, MARK_NAMESPACE))
+    return parse_mark(text) if text else None
