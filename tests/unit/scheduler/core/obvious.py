@@ -45,9 +45,10 @@ class Host:
         if name in known:
             return float(known[name])
         try:
-            return float(facts.attributes[name])
+            found = float(facts.attributes[name])
         except (KeyError, ValueError):
             return None
+        return found if math.isfinite(found) else None
 
     def take(self, shape: Shape) -> None:
         self.cpu += shape.demand.cpu
