@@ -38,6 +38,10 @@ class ChildPlan:
     ready_file: Path
     state_dir: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
+    """Working directory."""
+    prepare: Callable[[], None] = lambda: None
+    """Done before each start."""
     probe: Probe | None = None
     """How readiness is found out where the process does not write its ready file itself."""
     stop_seconds: float = STOP_SECONDS
@@ -132,6 +136,7 @@ class Child:
 
     async def _start(self) -> asyncio.subprocess.Process:
         self.plan.ready_file.unlink(missing_ok=True)
+        self.plan.prepare()
         _rotate(self.plan.log)
         environment = {
             **os.environ, **self.plan.environment, READY_FILE: str(self.plan.ready_file),
@@ -141,8 +146,9 @@ class Child:
         with self.plan.log.open("ab") as log:
             try:
                 self._process = await asyncio.create_subprocess_exec(
-                    *self.plan.command, env=environment, stdin=given, stdout=log, stderr=log, start_new_session=True
-                )
+                    *self.plan.command, env=environment, cwd=self.plan.folder, stdin=given, stdout=log, stderr=log,
+                    start_new_session=True,
+                )  # fmt: skip
             except OSError as err:
                 raise StackError(f"{self.plan.command[0]} cannot be started: {err.strerror or err}") from err
         self.starts += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -12,8 +13,8 @@ from pathlib import Path
 from services.common.stacks import DEFAULT_FOLDER
 from services.devstack.errors import REFUSED, USAGE, StackError
 
-SOCKET_BYTES = 100
-"""A UNIX socket's path has room for 107 bytes."""
+FOLDER_BYTES = 90
+"""A UNIX socket's path has room for 107 bytes, its name in the folder included."""
 MARK_FILE = "moln-stack"
 _MARK = "This folder holds a moln development stack. `moln dev down --purge` erases it.\n"
 
@@ -65,13 +66,13 @@ class Folder:
         return self.run / "processes.json"
 
     @property
-    def etcd_socket(self) -> Path:
-        """Where etcd listens: in the folder, or in a private one with a shorter path where that is too long."""
-        inside = self.path / "etcd" / "s"
-        if len(os.fsencode(inside)) <= SOCKET_BYTES:
+    def etcd(self) -> Path:
+        """The folder of etcd as it is named in addresses: the path of a UNIX socket must be short."""
+        inside = self.path / "etcd"
+        if len(os.fsencode(inside)) <= FOLDER_BYTES:
             return inside
         digest = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:12]
-        return Path(tempfile.gettempdir()) / f"moln-{os.getuid()}-{digest}" / "s"
+        return Path(tempfile.gettempdir()) / f"moln-{os.getuid()}-{digest}" / "etcd"
 
     def state_of(self, service: str) -> Path:
         """The folder of one service."""
@@ -97,18 +98,22 @@ class Folder:
             (self.path / MARK_FILE).write_text(_MARK)
             for folder in (self.logs, self.run, self.config, self.datastore, self.path / "etcd"):
                 folder.mkdir(exist_ok=True)
-            self._make_socket_folder()
+            self._make_short_name()
         except OSError as err:
             raise StackError(f"the state folder {self.path} cannot be used: {err.strerror or err}") from err
 
-    def _make_socket_folder(self) -> None:
-        """Nobody else may have made it before us: whoever owns the folder can put another socket there."""
-        folder = self.etcd_socket.parent
-        folder.mkdir(exist_ok=True, mode=0o700)
-        found = folder.stat(follow_symlinks=False)
-        if found.st_uid != os.getuid():
-            raise StackError(f"{folder} belongs to somebody else: remove it, or use a shorter --state")
-        folder.chmod(0o700)
+    def _make_short_name(self) -> None:
+        """A link with a short path, in a folder that nobody else can have made before us."""
+        link = self.etcd
+        if link.parent == self.path:
+            return
+        link.parent.mkdir(exist_ok=True, mode=0o700)
+        found = link.parent.stat(follow_symlinks=False)
+        if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
+            raise StackError(f"{link.parent} belongs to somebody else: remove it, or use a shorter --state")
+        link.parent.chmod(0o700)
+        link.unlink(missing_ok=True)
+        link.symlink_to(self.path / "etcd")
 
     def is_stack(self) -> bool:
         """Whether a stack was ever made here."""

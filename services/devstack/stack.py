@@ -1,0 +1,215 @@
+"""One run of a stack, from nothing to a cloud that can be used, and back. Holds the folder's lock all the while."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import itertools
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import grpc
+
+from services.common import stacks
+from services.common.rpc import decode_error, make_service_secret
+from services.common.stacks import DEFAULT_FOLDER, StackRecord, process_start_ticks
+from services.devstack import bootstrap, cleanup
+from services.devstack.children import ChildPlan
+from services.devstack.errors import REFUSED, StackError
+from services.devstack.layout import Folder, Memory, load_memory, save_memory
+from services.devstack.networks import choose_network
+from services.devstack.nodes import NodePlan, sim_plan
+from services.devstack.plans import SERVICES, Value, agent_plan, etcd_plan, service_plan
+from services.devstack.ports import address, choose
+from services.devstack.supervisor import Supervisor
+
+IMPATIENT_SECONDS = 2.0
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user asked for."""
+
+    sim_hosts: int = 0
+    keep_guests: bool = False
+    has_real_host: bool = True
+    name: str = ""
+
+
+@contextlib.contextmanager
+def held(folder: Folder) -> Iterator[None]:
+    """Holds the folder for one supervisor. Raises StackError where another has it."""
+    with folder.lock.open("a+") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            record = stacks.in_folder(folder.path)
+            who = f" (process {record.pid}, at {record.endpoint})" if record else ""
+            remedy = "`moln status` shows it, `moln dev down` ends it; another cloud needs another folder: --state"
+            raise StackError(f"the cloud in {folder.path} runs already{who}: {remedy}", REFUSED) from err
+        yield
+
+
+def is_held(folder: Folder) -> bool:
+    """Whether a supervisor has the folder."""
+    try:
+        with folder.lock.open("a+") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
+async def run_stack(folder: Folder, wishes: Wishes, say: Say) -> None:
+    """Starts everything, waits until it is told to end, and ends everything. Raises StackError with one clear line."""
+    folder.make()
+    with held(folder):
+        for line in await cleanup.clean(folder):
+            say(f"left over by a run that was killed: {line}")
+        memory = _remember(folder, wishes)
+        save_memory(folder, memory)
+        stack = _Stack(folder, memory, wishes, say)
+        stack.announce(is_ready=False)
+        try:
+            await stack.run()
+        finally:
+            stacks.save(replace(stack.record, pid=0, start_ticks=0, is_ready=False), os.environ)
+
+
+class _Stack:
+    """What one run holds together."""
+
+    def __init__(self, folder: Folder, memory: Memory, wishes: Wishes, say: Say) -> None:
+        self._folder = folder
+        self._memory = memory
+        self._wishes = wishes
+        self._say = say
+        self._ports = memory.ports or {}
+        pid = os.getpid()
+        self.record = StackRecord(
+            name=memory.name, state_dir=str(folder.path), endpoint=address(self._ports["api"]),
+            token_file=str(folder.token_file), pid=pid, start_ticks=process_start_ticks(pid),
+            start_time=datetime.now(UTC).isoformat(timespec="seconds"),
+        )  # fmt: skip
+
+    def announce(self, *, is_ready: bool) -> None:
+        """Lets the clients on this machine know."""
+        self.record = replace(self.record, is_ready=is_ready)
+        stacks.save(self.record, os.environ)
+
+    async def run(self) -> None:
+        """Up, wait, down."""
+        async with Supervisor(self._folder, self._say) as supervisor:
+            with _signals(supervisor.kill) as asked:
+                try:
+                    await self._start(supervisor)
+                    self.announce(is_ready=True)
+                    self._greet()
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    if not asked():
+                        raise
+                self.announce(is_ready=False)
+                self._say("ending: guests stay as they are" if self._wishes.keep_guests else "ending: guests power off")
+                await supervisor.stop()
+        self._say("the cloud has ended; the next `moln dev up` finds it as it was")
+
+    async def _start(self, supervisor: Supervisor) -> None:
+        began = time.monotonic()
+        make_service_secret(self._folder.secret_file)
+        await supervisor.start([etcd_plan(self._folder)])
+        self._say("etcd is ready")
+        await supervisor.start([service_plan(self._folder, name, self._ports) for name in SERVICES])
+        self._say(f"{', '.join(SERVICES)} are ready")
+        try:
+            await self._furnish(supervisor)
+        except grpc.aio.AioRpcError as err:
+            raise StackError(f"the cloud could not be furnished: {decode_error(err).message}") from err
+        self._say(f"everything is up after {time.monotonic() - began:.1f} s")
+
+    async def _furnish(self, supervisor: Supervisor) -> None:
+        """Defaults, hosts, agents."""
+        nodes = self._nodes()
+        api = bootstrap.dial(self.record.endpoint, self._folder.token_file)
+        async with api.channel:
+            await bootstrap.make_defaults(api, self._folder.datastore, self._memory.network, has_nat=True)
+            for node in nodes:
+                file = self._folder.state_of(node.name) / "host.json"
+                await bootstrap.write_identities(api, file, node.hosts, address(self._ports["nodes"]))
+            await supervisor.start([self._agent(node) for node in nodes])
+            await bootstrap.wait_until_up(api, [name for node in nodes for name in node.hosts])
+        for node in nodes:
+            self._say(f"{node.words}: up")
+
+    def _nodes(self) -> list[NodePlan]:
+        count = self._memory.sim_hosts
+        return [sim_plan(count)] if count else []
+
+    def _agent(self, node: NodePlan) -> ChildPlan:
+        settings: dict[str, Value] = {
+            "on_stop": "keep" if self._wishes.keep_guests else "poweroff",
+            "metrics_address": address(self._ports[f"{node.name}-metrics"]),
+            **node.settings,
+        }
+        return agent_plan(self._folder, node.name, settings)
+
+    def _greet(self) -> None:
+        self._say(f"the cloud {self.record.name} is up: gRPC at {self.record.endpoint}, state in {self._folder.path}")
+        self._say("try `moln status`, `moln host list`; ^C or `moln dev down` ends it")
+
+
+def _remember(folder: Folder, wishes: Wishes) -> Memory:
+    """What is kept from the last run, with what is new. Simulated hosts only grow: they are part of the cloud."""
+    former = load_memory(folder)
+    others = [record for record in stacks.known(os.environ) if record.state_dir != str(folder.path)]
+    if former is None:
+        taken = [memory.network for record in others if (memory := load_memory(Folder(Path(record.state_dir))))]
+        name = wishes.name or _free_name(folder, {record.name for record in others})
+        return Memory(name, wishes.sim_hosts, choose(None), choose_network(taken))
+    if wishes.name and wishes.name != former.name:
+        former = replace(former, name=wishes.name)
+    return replace(former, sim_hosts=max(former.sim_hosts, wishes.sim_hosts), ports=choose(former.ports))
+
+
+def _free_name(folder: Folder, taken: set[str]) -> str:
+    """From the folder: `.moln` is called as what it is in."""
+    base = folder.path.parent.name if folder.path.name == DEFAULT_FOLDER else folder.path.name
+    base = re.sub(r"[^A-Za-z0-9._-]+", "-", base).strip(".-") or "moln"
+    names = (base if number == 1 else f"{base}-{number}" for number in itertools.count(1))
+    return next(name for name in names if name not in taken)
+
+
+@contextlib.contextmanager
+def _signals(kill: Callable[[], None]) -> Iterator[Callable[[], bool]]:
+    """The first signal interrupts the task that runs here; one more, later, kills what does not end by itself.
+
+    "Later", since one ^C can arrive as several signals.
+    """
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    times: list[float] = []
+
+    def received() -> None:
+        times.append(loop.time())
+        if len(times) == 1 and task is not None:
+            task.cancel()
+        elif times[-1] - times[0] > IMPATIENT_SECONDS:
+            kill()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, received)
+    try:
+        yield lambda: bool(times) and task is not None and task.uncancel() == 0
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.remove_signal_handler(number)
