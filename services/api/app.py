@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 
 from moln.compute.v1 import (
     cluster_service_pb2_grpc,
@@ -56,15 +57,26 @@ from services.common.runtime.service import Run
 from services.common.store import ProcessInfo, Store, StoreSettings
 from services.common.version import version
 
+GC_THRESHOLDS = (50_000, 20, 50)
+"""Entries and records live long, in no cycles, and are many: look through them rarely."""
 TOKEN_FILE = "admin.token"  # noqa: S105  the name of a file
 
 
 async def main(settings: Settings, run: Run) -> None:
     """One api process from start to ordered end."""
+    gc.set_threshold(*GC_THRESHOLDS)
     secret = read_service_secret(settings.service_secret_file)
     tls = _tls(settings)
     async with contextlib.AsyncExitStack() as stack:
-        store = await stack.enter_async_context(await _open_store(settings))
+        gate, metrics = ApiGate(), RpcMetrics(run.metrics)
+        revision = _Revision()
+        server = RpcServer(metrics, gate=gate, revision=revision)
+        address = str(server.listen(settings.listen, tls=tls, what="listen"))
+        nodes = RpcServer(metrics, gate=gate)
+        node_address = str(nodes.listen(settings.node_listen, tls=tls, what="node_listen"))
+        public, public_node = settings.advertise or address, settings.node_advertise or node_address
+
+        store = await stack.enter_async_context(await _open_store(settings, public))
         cloud = CloudIndex(store)
         cloud.start()
         log = EventLog(settings.state_dir / "history", settings.history_max_mib << 20)
@@ -74,14 +86,8 @@ async def main(settings: Settings, run: Run) -> None:
         keeper = Keeper(store, log, recorder)
         await replay(store, log, store.cache.revision)
         await found_cloud(store, cloud, settings.state_dir / TOKEN_FILE)
-
-        gate = ApiGate(Authenticator(cloud.catalog), store)
-        metrics = RpcMetrics(run.metrics)
-        server = RpcServer(metrics, gate=gate, revision=lambda: store.cache.revision)
-        address = str(server.listen(settings.listen, tls=tls, what="listen"))
-        nodes = RpcServer(metrics, gate=gate)
-        node_address = str(nodes.listen(settings.node_listen, tls=tls, what="node_listen"))
-        public, public_node = settings.advertise or address, settings.node_advertise or node_address
+        gate.open(Authenticator(cloud.catalog), store)
+        revision.store = store
 
         gateway = NodeGateway(store, cloud, secret.encode(), public)
         tunnels = Tunnels(gateway, secret.encode(), public_node)
@@ -109,17 +115,26 @@ async def main(settings: Settings, run: Run) -> None:
         await server.set_serving(False)
 
 
-async def _open_store(settings: Settings) -> Store:
+class _Revision:
+    """The revision that replies reflect: that of the cache, once there is one."""
+
+    store: Store | None = None
+
+    def __call__(self) -> int:
+        return self.store.cache.revision if self.store is not None else 0
+
+
+async def _open_store(settings: Settings, address: str) -> Store:
     return await Store.open(
         StoreSettings(
             endpoints=settings.etcd_endpoints,
-            ca_file=settings.etcd_ca_file,
-            cert_file=settings.etcd_cert_file,
-            key_file=settings.etcd_key_file,
+            ca_file=settings.etcd_ca,
+            cert_file=settings.etcd_cert,
+            key_file=settings.etcd_key,
         ),
         keys=KEYS,
         kinds=KINDS,
-        process=ProcessInfo(kind="api", address=settings.advertise or settings.listen, version=version()),
+        process=ProcessInfo("api", address, version(), settings.metrics_address),
     )
 
 

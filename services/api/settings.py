@@ -22,9 +22,9 @@ class Settings:
     etcd_endpoints: tuple[str, ...] = option(
         ("127.0.0.1:2379",), "Members of etcd as host:port, or one unix:/path/of/socket."
     )
-    etcd_ca_file: Path | None = option(None, "Certificates that etcd's is checked against; set it for TLS.")
-    etcd_cert_file: Path | None = option(None, "Certificate shown to etcd.")
-    etcd_key_file: Path | None = option(None, "Key of that certificate.")
+    etcd_ca: Path | None = option(None, "Certificates that etcd's is checked against; set it for TLS.")
+    etcd_cert: Path | None = option(None, "Certificate shown to etcd.")
+    etcd_key: Path | None = option(None, "Key of that certificate.")
     service_secret_file: Path = option(
         Path("/etc/moln/service.secret"), "File of mode 0600 with the secret that the services of one cloud share."
     )

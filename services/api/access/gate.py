@@ -19,9 +19,25 @@ _WAIT_S = 10.0
 class ApiGate:
     """Lets a call pass, or raises. Sets `call.caller`."""
 
-    def __init__(self, authenticator: Authenticator, store: Store) -> None:
-        self._authenticator = authenticator
-        self._store = store
+    def __init__(self) -> None:
+        self._opened: tuple[Authenticator, Store] | None = None
+
+    def open(self, authenticator: Authenticator, store: Store) -> None:
+        """Lets calls through from now on. The port is taken before the store is loaded; until then nothing passes."""
+        self._opened = (authenticator, store)
+
+    @property
+    def _authenticator(self) -> Authenticator:
+        return self._parts()[0]
+
+    @property
+    def _store(self) -> Store:
+        return self._parts()[1]
+
+    def _parts(self) -> tuple[Authenticator, Store]:
+        if self._opened is None:
+            raise MolnError(Reason.STORE_UNAVAILABLE, "the api is starting: it has not read the store yet; ask again")
+        return self._opened
 
     def __call__(self, call: Call) -> Awaitable[None] | None:
         """What is quick is done at once; a password, or waiting for a revision, takes a coroutine."""

@@ -121,6 +121,7 @@ class Link:
 
     async def _converse(self, address: str) -> str:
         """One stream from dialling to its end; returns why it ended."""
+        cause = "ended"
         try:
             async with self._dial(address) as channel:
                 stream: Stream = NodeServiceStub(channel).Connect()
@@ -130,8 +131,8 @@ class Link:
                     self._left()
                     stream.cancel()
         except* (StreamLost, grpc.aio.AioRpcError, TimeoutError) as group:
-            return _said(group)
-        return "ended"
+            cause = _said(group)
+        return cause
 
     async def _speak(self, stream: Stream, address: str) -> None:
         await stream.write(ConnectRequest(hello=self._session.hello()))
