@@ -135,8 +135,8 @@ def _control_file(settings: Settings) -> Path:
 
 
 def _dial(settings: Settings, address: str) -> grpc.aio.Channel:
-    has_tls = settings.tls_ca is not None
-    tls = ClientTls(settings.tls_ca, settings.tls_cert, settings.tls_key) if has_tls else None
+    has_tls = settings.tls_authority is not None
+    tls = ClientTls(settings.tls_authority, settings.tls_certificate, settings.tls_key) if has_tls else None
     return connect(address, tls=tls)
 
 

@@ -11,7 +11,7 @@ Callback = Callable[[], None]
 
 
 class Timers:
-    """Calls callbacks at moments of the event loop's clock. They cannot be taken back: a callback looks again itself."""
+    """Calls callbacks at moments of the event loop's clock. They are not taken back: callbacks look again."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._loop = loop or asyncio.get_running_loop()

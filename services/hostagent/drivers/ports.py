@@ -127,7 +127,7 @@ class PowerDriver(Protocol):
         ...
 
     def interrupt(self, host_id: int, vm_id: int) -> None:
-        """Asks for the deed under way to be given up; it ends INTERRUPTED or otherwise. Nothing under way: no effect."""
+        """Asks for the deed under way to be given up; it ends as it likes. Nothing under way: no effect."""
         ...
 
     def remember(self, status: VmStatus, vm_id: int) -> None:
