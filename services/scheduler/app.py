@@ -39,7 +39,8 @@ async def main(settings: SchedulerSettings, run: Run) -> None:
     secret = read_service_secret(settings.service_secret_file)
     server = RpcServer(run.metrics, gate=secret_gate(secret))
     address = str(server.listen(settings.listen, tls=settings.tls()))
-    process = ProcessInfo("scheduler", address, metrics_address=settings.metrics_address)
+    advertised = settings.advertise or address
+    process = ProcessInfo(LEADER, advertised, metrics_address=settings.metrics_address)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
             await Store.open(settings.store(), keys=TABLE, kinds=KINDS, process=process)
@@ -49,7 +50,7 @@ async def main(settings: SchedulerSettings, run: Run) -> None:
         server.add(scheduler_service_pb2_grpc.add_SchedulerServiceServicer_to_server, servicer)
         await stack.enter_async_context(server)
         background = await stack.enter_async_context(Background())
-        background.start(store.lead(LEADER, address, placement.lead), name="lead")
+        background.start(store.lead(LEADER, advertised, placement.lead), name="lead")
         stack.push_async_callback(server.set_serving, False)
         await server.set_serving(True)
         run.ready({"grpc": address})

@@ -100,11 +100,16 @@ class Ledger:
 
     def queues(self) -> list[Queue]:
         """The waiting VMs that it is worth planning for."""
-        return [
-            queue(group, group.shape, self.columns)
-            for group in self.waiting
-            if group.shape is not None and group.is_worth_a_try(self.columns)
-        ]
+        room = self.columns.room()
+        found = []
+        for group in self.waiting:
+            if group.shape is not None and group.is_worth_a_try(self.columns):
+                made = queue(group, group.shape, self.columns, room)
+                if made is not None:
+                    found.append(made)
+                else:
+                    group.block(self.columns)
+        return found
 
     def bind(self, queues: Sequence[Queue], plan: Sequence[Integers]) -> list[VmRecord]:
         """Holds the room of a plan. Returns the VMs that now are busy and `bound_for` a host; the rest waits on."""
@@ -115,8 +120,8 @@ class Ledger:
             for record, host_id in zip(each.records, self.columns.ids[rows].tolist(), strict=False):
                 self._bind(record, host_id, demand)
                 bound.append(record)
-        for each, rows in zip(queues, plan, strict=True):
-            if len(rows) < len(each.records):
+        for each in queues:
+            if each.group.waiting:
                 each.group.block(self.columns)
         return bound
 
@@ -194,18 +199,14 @@ class Ledger:
         ):
             group = record.group = self._group(spec.value.template, intent.wanted_host_id)
             record.spec_revision = spec.mod_revision
-        group.waiting[record.key] = record
-        if record.noted == FITS:
-            group.unnoted[record.key] = record
+        group.add(record)
         self.waiting[group] = None
 
     def _leave(self, record: VmRecord) -> None:
         self.doomed.pop(record.key, None)
         group = record.group
-        if group is not None and group.waiting.pop(record.key, None) is not None:
-            group.unnoted.pop(record.key, None)
-            if not group.waiting:
-                self.waiting.pop(group, None)
+        if group is not None and group.remove(record) and not group.waiting:
+            self.waiting.pop(group, None)
 
     def _group(self, template: template_pb2.VmTemplate, wanted_host_id: int) -> Group:
         key = shape_key(template, wanted_host_id)

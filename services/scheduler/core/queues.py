@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from services.scheduler.core.amounts import NOTHING, Amounts, Flags
 from services.scheduler.core.columns import HostColumns
 from services.scheduler.core.filters import eligible
 from services.scheduler.core.plan import Demand
+from services.scheduler.core.room import Room
 from services.scheduler.core.shapes import Shape, ShapeKey
 from services.scheduler.core.words import FITS, Why, why
 
@@ -54,6 +56,33 @@ class Group:
     _passing: Flags | None = None
     _passing_version: int = -1
     _blocked_at: int = -1
+    _youngest: tuple[int, int] = (0, 0)
+    _is_sorted: bool = True
+
+    def add(self, record: VmRecord) -> None:
+        """A VM begins to wait. They mostly come in the order of their age."""
+        age = (record.created, record.vm_id)
+        if not self.waiting:
+            self._youngest, self._is_sorted = age, True
+        elif age < self._youngest:
+            self._is_sorted = False
+        else:
+            self._youngest = age
+        self.waiting[record.key] = record
+        if record.noted == FITS:
+            self.unnoted[record.key] = record
+
+    def remove(self, record: VmRecord) -> bool:
+        """A VM waits no more; returns whether it did."""
+        self.unnoted.pop(record.key, None)
+        return self.waiting.pop(record.key, None) is not None
+
+    def oldest(self, most: int) -> list[VmRecord]:
+        """The oldest VMs, in their order."""
+        if not self._is_sorted:
+            self.waiting = dict(sorted(self.waiting.items(), key=lambda item: (item[1].created, item[1].vm_id)))
+            self._is_sorted = True
+        return list(islice(self.waiting.values(), most))
 
     def is_worth_a_try(self, columns: HostColumns) -> bool:
         """Something has changed since its VMs were found not to fit."""
@@ -82,20 +111,20 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """The waiting VMs of a group, oldest first, as a plan takes them."""
+    """Waiting VMs of a group, oldest first, as a plan takes them."""
 
     group: Group
     records: Sequence[VmRecord]
     demand: Demand
 
 
-def queue(group: Group, shape: Shape, columns: HostColumns) -> Queue:
-    """The group's VMs in their order. They mostly stand in it already."""
-    records = list(group.waiting.values())
+def queue(group: Group, shape: Shape, columns: HostColumns, room: Room) -> Queue | None:
+    """The oldest of the group's VMs, as many as there could be room for at best; None where there is none."""
+    passing = group.passing(columns, shape)
+    most = int(room.slots(shape.demand, np.flatnonzero(passing)).clip(max=len(group.waiting)).sum())
+    if most == 0:
+        return None
+    records = group.oldest(most)
     created = np.fromiter([record.created for record in records], np.int64, len(records))
     ids = np.fromiter([record.vm_id for record in records], np.int64, len(records))
-    if np.any(created[1:] < created[:-1]) or np.any(ids[1:] < ids[:-1]):
-        order = np.lexsort((ids, created))
-        created, ids = created[order], ids[order]
-        records = [records[at] for at in order.tolist()]
-    return Queue(group, records, Demand(shape, created, ids, group.passing(columns, shape)))
+    return Queue(group, records, Demand(shape, created, ids, passing))

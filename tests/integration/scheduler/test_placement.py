@@ -187,6 +187,13 @@ async def test_a_vm_that_no_node_has_claimed_is_released_at_once(world: World, s
     await eventually(lambda: world.placement(1) is None)
 
 
+async def test_a_vm_that_waited_in_vain_leaves_nothing_behind(world: World, scheduler: Running) -> None:
+    await world.vm(1)
+    await eventually(lambda: world.pending(1)[0] == "NO_HOSTS")
+    await world.desire(1, vm_pb2.DESIRED_STATE_TERMINATED)
+    await eventually(lambda: world.placement(1) is None)
+
+
 async def test_vms_terminated_while_they_are_placed_leave_nothing_behind(world: World, scheduler: Running) -> None:
     await world.host(1, cpus=200, memory_mib=1_000_000)
     for first in range(1, 200, 20):

@@ -278,3 +278,24 @@ def test_attributes_of_every_host_cannot_be_passed_off_by_an_agent() -> None:
         "KERNEL": "6.1", "ARCH": "x86_64", "CPU_MODEL": "Epyc", "MODELNAME": "Epyc", "LABEL_DISK_TYPE": "ssd",
         "NAME": "real", "HOSTNAME": "real", "CLUSTER": "east", "CLUSTER_ID": "3",
     }  # fmt: skip
+
+
+def test_a_group_that_was_served_is_tried_at_once_for_the_next_vm() -> None:
+    ledger, store = Ledger(), ImaginedStore()
+    ledger.update_hosts([host(1)])
+    for key in KEYS[:2]:
+        store.create(key)
+        ledger.update_vm(key, store.parts(key))
+        assert [record.key for record in place_all(ledger)] == [key]
+
+
+def test_no_more_vms_are_planned_for_than_could_fit_and_those_are_the_oldest() -> None:
+    ledger, store = Ledger(), ImaginedStore()
+    ledger.update_hosts([host(1, cpu=200)])
+    for seconds, key in zip([5, 3, 9, 1], KEYS, strict=False):
+        store.create(key)
+        store.parts(key)["intent"].value.create_time.seconds = seconds
+        ledger.update_vm(key, store.parts(key))
+    assert [len(queue.records) for queue in ledger.queues()] == [2]
+    assert [record.key for record in place_all(ledger)] == [KEYS[3], KEYS[1]]
+    assert ledger.queues() == []
