@@ -26,7 +26,7 @@ class Settings:
         "keep", "What becomes of running guests when the agent is stopped: keep, or poweroff (and start at the next)."
     )
     stop_grace_s: float = option(20.0, "Longest time that guests have to shut down at the agent's stop.", unit="s")
-    tls_authority: Path | None = option(None, "PEM file of the authority that vouches for the gateway; needed off loopback.")
+    tls_authority: Path | None = option(None, "PEM file of the gateway's authority; needed off loopback.")
     tls_certificate: Path | None = option(None, "PEM file of this node's certificate.")
     tls_key: Path | None = option(None, "PEM file of its key.")
     sample_interval_s: float = option(30.0, "Time between samples of the hosts' load.", unit="s")

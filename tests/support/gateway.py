@@ -217,7 +217,9 @@ class FakeGateway(NodeServiceServicer):
             host_id=host_id, host_uid=f"host-{host_id}", name=name, secret=f"secret-{host_id}", cloud_uid=CLOUD_UID
         )
 
-    async def Connect(self, request_iterator: AsyncIterator[ConnectRequest], context: Any) -> None:  # noqa: N802
+    async def Connect(  # type: ignore[override]  # noqa: N802  both forms of a streaming method are gRPC's
+        self, request_iterator: AsyncIterator[ConnectRequest], context: Any
+    ) -> None:
         """Reads in one task, writes in this one."""
         first = await anext(aiter(request_iterator))
         stream = Stream(first.hello)
@@ -236,7 +238,7 @@ class FakeGateway(NodeServiceServicer):
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
 
-    async def OpenTunnel(  # noqa: N802  the contract's name
+    async def OpenTunnel(  # type: ignore[override]  # noqa: N802
         self, request_iterator: AsyncIterator[OpenTunnelRequest], context: Any
     ) -> None:
         """Joins the stream to the queues of its ticket."""

@@ -6,6 +6,7 @@ be joined has "name" and "join_token" instead; its token is exchanged at the nex
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -26,6 +27,7 @@ from services.common.runtime import SettingsError
 from services.hostagent.drivers.ports import HostIdentity
 
 JOIN_S = 60.0
+JOINS_AT_ONCE = 50
 
 Dial = Callable[[str], grpc.aio.Channel]
 
@@ -51,11 +53,7 @@ async def find_identity(file: Path, join_token: str, addresses: Sequence[str], d
         document["hosts"] = [{"name": socket.gethostname(), "join_token": join_token}]
         document["joined_with"] = _digest(join_token)
     _check(file, document)
-    for entry in document["hosts"]:
-        if "secret" not in entry:
-            await _join(entry, document, dial)
-            _write(file, document)
-    _write(file, document)
+    await _join_all(file, document, dial)
     return _identity(document)
 
 
@@ -68,25 +66,38 @@ def _check(file: Path, document: dict[str, Any]) -> None:
         raise SettingsError("api_addresses is not set: give --api HOST:2634, the address of the cloud's node gateway")
 
 
-async def _join(entry: dict[str, Any], document: dict[str, Any], dial: Dial) -> None:
-    answer = await _exchange(str(entry.get("join_token", "")), str(entry.get("name", "")), document["api"][0], dial)
-    entry.pop("join_token", None)
-    entry.update(host_id=answer.host_id, uid=answer.host_uid, name=answer.name, secret=answer.secret)
-    document["cloud_uid"] = answer.cloud_uid
+async def _join_all(file: Path, document: dict[str, Any], dial: Dial) -> None:
+    """Joins what has no secret yet, some at a time; what has been joined is written before the next ones are."""
+    address = document["api"][0]
+    unjoined = [entry for entry in document["hosts"] if "secret" not in entry]
+    async with dial(address) as channel:
+        for start in range(0, len(unjoined), JOINS_AT_ONCE):
+            batch = unjoined[start : start + JOINS_AT_ONCE]
+            joins = [_exchange(entry, address, channel) for entry in batch]
+            answers = await asyncio.gather(*joins, return_exceptions=True)
+            for entry, answer in zip(batch, answers, strict=True):
+                if isinstance(answer, JoinResponse):
+                    entry.pop("join_token", None)
+                    entry.update(host_id=answer.host_id, uid=answer.host_uid, name=answer.name, secret=answer.secret)
+                    document["cloud_uid"] = answer.cloud_uid
+            _write(file, document)
+            for answer in answers:
+                if isinstance(answer, BaseException):
+                    raise answer
+    _write(file, document)
 
 
-async def _exchange(token: str, hostname: str, address: str, dial: Dial) -> JoinResponse:
+async def _exchange(entry: dict[str, Any], address: str, channel: grpc.aio.Channel) -> JoinResponse:
+    request = JoinRequest(join_token=str(entry.get("join_token", "")), hostname=str(entry.get("name", "")))
     try:
-        async with dial(address) as channel:
-            request = JoinRequest(join_token=token, hostname=hostname)
-            answer: JoinResponse = await NodeServiceStub(channel).Join(request, timeout=JOIN_S, wait_for_ready=True)
-            return answer
+        answer: JoinResponse = await NodeServiceStub(channel).Join(request, timeout=JOIN_S, wait_for_ready=True)
     except grpc.aio.AioRpcError as err:
         remote = decode_error(err)
         if remote.reason == Reason.JOIN_TOKEN_INVALID:
             raise MolnError(Reason.JOIN_TOKEN_INVALID, remote.message) from err
         text = f"cannot join by {address}: {remote.message}; check the address and that the api runs"
         raise MolnError(Reason.SERVICE_UNAVAILABLE, text) from err
+    return answer
 
 
 def _read(file: Path) -> dict[str, Any]:

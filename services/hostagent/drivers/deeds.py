@@ -1,0 +1,76 @@
+"""Deeds as tasks, for drivers whose work takes time: a bounded number at once, each can be interrupted.
+
+Implements `begin` and `interrupt` of ports.PowerDriver over a coroutine function that does one deed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from services.common.domain.errors import MolnError
+from services.common.domain.reasons import Reason
+from services.common.obs.logs import get_logger
+from services.hostagent.drivers.ports import INTERRUPTED, Deed, Outcome, Work
+
+Perform = Callable[[Work], Awaitable[Outcome]]
+
+_WAITS = frozenset({Deed.SHUT_DOWN, Deed.HALT})
+"""These wait for a guest and cost nothing meanwhile, so that they take no place."""
+
+
+class Deeds:
+    """The deeds under way."""
+
+    def __init__(self, perform: Perform, at_once: int) -> None:
+        self._perform = perform
+        self._places = asyncio.Semaphore(at_once)
+        self._tasks: dict[tuple[int, int], asyncio.Task[None]] = {}
+        self._log = get_logger("deeds")
+
+    def begin(self, work: Work) -> None:
+        """Starts a task for the deed."""
+        key = work.host_id, work.vm_id
+        task = asyncio.create_task(self._run(work), name=f"{work.deed.value} vm {work.vm_id}")
+        self._tasks[key] = task
+        task.add_done_callback(lambda ended: self._ended(key, work, ended))
+
+    def interrupt(self, host_id: int, vm_id: int) -> None:
+        """Cancels the deed under way, if there is one; what it has made is undone before it ends."""
+        task = self._tasks.get((host_id, vm_id))
+        if task is not None and not task.cancelling():  # a second one would break off the undoing
+            task.cancel()
+
+    async def close(self) -> None:
+        """Interrupts all deeds and waits for their ends; nobody is told of them."""
+        tasks = list(self._tasks.values())
+        self._tasks.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, work: Work) -> None:
+        outcome = await self._place(work)
+        if self._tasks.pop((work.host_id, work.vm_id), None) is not None:
+            work.done(work, outcome)
+
+    async def _place(self, work: Work) -> Outcome:
+        if work.deed in _WAITS:
+            return await self._guarded(work)
+        async with self._places:
+            return await self._guarded(work)
+
+    async def _guarded(self, work: Work) -> Outcome:
+        """The deed; what nobody foresaw is logged and fails it, so that it is tried again and the agent goes on."""
+        try:
+            return await self._perform(work)
+        except MolnError as err:
+            return Outcome(False, err.reason, err.message, work.deed.value)
+        except Exception as err:  # noqa: BLE001  the loop runner's counterpart for deeds
+            self._log.error("deed failed by a defect", deed=work.deed.value, vm_id=work.vm_id, exc_info=err)
+            return Outcome(False, Reason.INTERNAL, f"{work.deed.value} failed by a defect: {err!r}", work.deed.value)
+
+    def _ended(self, key: tuple[int, int], work: Work, task: asyncio.Task[None]) -> None:
+        if task.cancelled() and self._tasks.get(key) is task:
+            del self._tasks[key]
+            work.done(work, INTERRUPTED)
