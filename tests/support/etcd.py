@@ -94,6 +94,10 @@ class EtcdServer:
         """Lets it go on."""
         self._signal(signal.SIGCONT)
 
+    def forget(self) -> None:
+        """Removes its data; it must not be running."""
+        shutil.rmtree(self.folder / "data", ignore_errors=True)
+
     def close(self) -> None:
         """Ends it and removes its folder. Safe to call twice."""
         if self._process is not None:

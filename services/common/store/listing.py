@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterable
 from moln.etcd.v1 import etcd_pb2 as pb
 from services.common.store.cache import Cache
 from services.common.store.entries import Change, Entry
+from services.common.store.errors import Compacted, Refused
 from services.common.store.etcd.client import EtcdClient
 from services.common.store.keys import ROOT, prefix, range_end, split_key
 from services.common.store.tables import NO_PARTS
@@ -24,14 +25,14 @@ async def current_revision(client: EtcdClient) -> int:
 
 
 async def pages(client: EtcdClient, start: str, revision: int, page_keys: int) -> AsyncIterator[list[pb.KeyValue]]:
-    """All keys that begin with `start` as of `revision`, page by page; Refused (OUT_OF_RANGE) once it is compacted.
+    """All keys that begin with `start` as of `revision`, page by page; Compacted once that is forgotten.
 
     A page holds up to `page_keys`, fewer where values are large.
     """
     first, end, limit = start.encode(), range_end(start.encode()), page_keys
     while True:
         request = pb.RangeRequest(key=first, range_end=end, limit=limit, revision=revision)
-        answer = await client.range(request.SerializeToString())
+        answer = await _read(client, request)
         found = list(answer.kvs)
         if found:
             yield found
@@ -39,6 +40,15 @@ async def pages(client: EtcdClient, start: str, revision: int, page_keys: int) -
             return
         first = found[-1].key + b"\0"
         limit = max(16, min(page_keys, limit * PAGE_BYTES // max(1, answer.ByteSize())))
+
+
+async def _read(client: EtcdClient, request: pb.RangeRequest) -> pb.RangeResponse:
+    try:
+        return await client.range(request.SerializeToString())
+    except Refused as err:
+        if err.code != "OUT_OF_RANGE":
+            raise
+        raise Compacted(request.revision + 1) from err
 
 
 async def list_into(cache: Cache, client: EtcdClient, page_keys: int) -> None:

@@ -58,11 +58,15 @@ class Process:
 
     async def run(self) -> None:
         """Ticks until cancelled."""
+        is_away = False
         while True:
             try:
                 await self.tick()
+                is_away = False
             except StoreUnavailable as err:
-                log.warning("tick failed", error=str(err))
+                if not is_away:
+                    log.warning("tick failed", error=str(err))
+                is_away = True
                 self._check_lapse()
             await asyncio.sleep(min(self._settings.tick, self._settings.lease_ttl / 2))
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
 
+from google.protobuf.message import DecodeError
+
 from moln.etcd.v1 import etcd_pb2 as pb
+from services.common.obs.logs import get_logger
 from services.common.store.entries import Entry
 from services.common.store.etcd.client import EtcdClient
 from services.common.store.keys import KeyTable, prefix, split_key
 from services.common.store.listing import pages
 
+log = get_logger("store")
+
 
 async def read_entry(client: EtcdClient, keys: KeyTable, full: str) -> Entry | None:
-    """The newest value of one key, also of one that caches never hold; None where it is absent."""
+    """The newest value of one key, also of one that caches never hold; None where it is absent or does not parse."""
     request = pb.RangeRequest(key=full.encode(), limit=1)
     answer = await client.range(request.SerializeToString())
     return _entry(keys, answer.kvs[0]) if answer.kvs else None
@@ -35,7 +40,11 @@ def _entry(keys: KeyTable, found: pb.KeyValue, *, is_cached: bool = False) -> En
     row = keys.row(kind, part)
     if row is None:
         return None
-    is_hidden = is_cached and row.revision_only
-    value = None if is_hidden else row.message.FromString(found.value)
-    raw = b"" if is_hidden else found.value
-    return Entry(row, object_id, part, value, raw, found.create_revision, found.mod_revision)
+    if is_cached and row.revision_only:
+        return Entry(row, object_id, part, None, b"", found.create_revision, found.mod_revision)
+    try:
+        value = row.message.FromString(found.value)
+    except DecodeError:
+        log.error("value does not parse, left out", key=found.key.decode(), revision=found.mod_revision)
+        return None
+    return Entry(row, object_id, part, value, found.value, found.create_revision, found.mod_revision)

@@ -33,7 +33,7 @@ class Space:
             try:
                 await self.look()
             except StoreError as err:
-                log.info("space of etcd not known", error=str(err))
+                log.debug("space of etcd not known", error=str(err))
             await asyncio.sleep(self._interval)
 
     async def look(self) -> None:

@@ -165,7 +165,7 @@ class Store:
         return await read_entry(self.client, self.keys, full)
 
     def list_at(self, revision: int, kinds: Iterable[str]) -> AsyncGenerator[Entry, None]:
-        """All entries of some kinds as they were at a revision; Refused once that is forgotten."""
+        """All entries of some kinds as they were at a revision; Compacted once that is forgotten."""
         return entries_at(self.client, self.keys, revision, kinds, self.settings.page_keys)
 
     async def lead(self, name: str, address: str, run: Run) -> None:

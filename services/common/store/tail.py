@@ -52,7 +52,7 @@ async def tail(
                     if steps:
                         yield steps
         except StoreUnavailable as err:
-            log.info("tail begins again", at=after, error=str(err))
+            log.debug("tail begins again", at=after, error=str(err))
         await asyncio.sleep(next(waits))
 
 

@@ -30,10 +30,13 @@ async def answers(
 
     An empty one means that etcd is heard. Compacted where the revisions are gone; StoreUnavailable where the stream
     ends or nothing is heard for `silence` seconds (every process's tick is). Close it with `aclosing`.
+
+    The stream begins at `after` itself, and what is known is left out: some etcd forget the deletions of the very
+    revision at which they are compacted, and a watch from there on would miss them without a word.
     """
     root = ROOT.encode()
     request = pb.WatchCreateRequest(
-        key=root, range_end=range_end(root), start_revision=after + 1, fragment=True, prev_kv=with_prev
+        key=root, range_end=range_end(root), start_revision=max(1, after), fragment=True, prev_kv=with_prev
     )
     held: list[pb.Event] = []
     async with client.watch(request) as stream:
@@ -47,11 +50,12 @@ async def answers(
                 raise _ended(answer)
             if answer.fragment:
                 held += answer.events
-            elif held:
-                yield [*held, *answer.events]
-                held = []
-            else:
-                yield answer.events
+                continue
+            events: Events = [*held, *answer.events] if held else answer.events
+            held.clear()
+            if events and events[0].kv.mod_revision <= after:
+                events = [event for event in events if event.kv.mod_revision > after]
+            yield events
 
 
 def _ended(answer: pb.WatchResponse) -> StoreError:
@@ -71,7 +75,7 @@ class Watcher:
 
     async def run(self) -> None:
         """Follows etcd until cancelled; pauses between attempts while it does not answer."""
-        waits = pauses()
+        waits, is_away = pauses(), False
         while True:
             before = self._cache.revision
             try:
@@ -80,9 +84,11 @@ class Watcher:
                 log.warning("watch fell behind, listing again", at=before, oldest=err.compact_revision)
                 await self._relist()
             except StoreError as err:
-                log.info("watch begins again", at=self._cache.revision, error=str(err))
+                if self._cache.revision > before or not is_away:
+                    log.info("watch begins again", at=self._cache.revision, error=str(err))
+                is_away = True
             if self._cache.revision > before:
-                waits = pauses()
+                waits, is_away = pauses(), False
             await asyncio.sleep(next(waits))
 
     async def _follow(self) -> None:

@@ -63,12 +63,12 @@ def value_of(store: Store, id: int | str, part: str = "spec") -> int | None:
 
 
 def adding(n: int, limit: int = 1 << 30) -> Any:
-    """A fold that adds; raises Full beyond the limit."""
+    """A fold that adds; raises Full beyond the limit and below 0."""
 
     def add(old: bytes | None) -> bytes:
         now = CounterRecord.FromString(old or b"").next + n
-        if now > limit:
-            raise Full(f"{now} is more than {limit}")
+        if not 0 <= now <= limit:
+            raise Full(f"{now} is more than {limit}, or less than nothing")
         return CounterRecord(next=now).SerializeToString()
 
     return add
