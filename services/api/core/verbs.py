@@ -11,7 +11,6 @@ from services.common.domain.errors import MolnError
 from services.common.domain.reasons import Reason
 
 S = vm_pb2.VmState
-D = vm_pb2.DesiredState
 
 
 class Verb(StrEnum):
@@ -48,78 +47,90 @@ class VerbRow(NamedTuple):
     executor: Executor
 
 
-_EVERY = frozenset(S.values()) - {S.VM_STATE_UNSPECIFIED, S.VM_STATE_DONE}
-_LIVE = frozenset({S.VM_STATE_STARTING, S.VM_STATE_RUNNING, S.VM_STATE_POWERING_OFF})
+_EVERY = frozenset(S.values()) - {vm_pb2.VM_STATE_UNSPECIFIED, vm_pb2.VM_STATE_DONE}
+_LIVE = frozenset({vm_pb2.VM_STATE_STARTING, vm_pb2.VM_STATE_RUNNING, vm_pb2.VM_STATE_POWERING_OFF})
 
 VERBS: Mapping[Verb, VerbRow] = {
     Verb.HOLD: VerbRow(
-        frozenset({S.VM_STATE_PENDING, S.VM_STATE_HELD}),
-        D.DESIRED_STATE_HELD,
-        S.VM_STATE_HELD,
+        frozenset({vm_pb2.VM_STATE_PENDING, vm_pb2.VM_STATE_HELD}),
+        vm_pb2.DESIRED_STATE_HELD,
+        vm_pb2.VM_STATE_HELD,
         Executor.SCHEDULER,
     ),
     Verb.RELEASE: VerbRow(
-        frozenset({S.VM_STATE_HELD, S.VM_STATE_PENDING}),
-        D.DESIRED_STATE_RUNNING,
-        S.VM_STATE_RUNNING,
+        frozenset({vm_pb2.VM_STATE_HELD, vm_pb2.VM_STATE_PENDING}),
+        vm_pb2.DESIRED_STATE_RUNNING,
+        vm_pb2.VM_STATE_RUNNING,
         Executor.SCHEDULER,
     ),
     Verb.POWEROFF: VerbRow(
-        _LIVE | {S.VM_STATE_POWERED_OFF, S.VM_STATE_FAILED, S.VM_STATE_UNKNOWN},
-        D.DESIRED_STATE_POWERED_OFF,
-        S.VM_STATE_POWERED_OFF,
+        _LIVE | {vm_pb2.VM_STATE_POWERED_OFF, vm_pb2.VM_STATE_FAILED, vm_pb2.VM_STATE_UNKNOWN},
+        vm_pb2.DESIRED_STATE_POWERED_OFF,
+        vm_pb2.VM_STATE_POWERED_OFF,
         Executor.NODE,
     ),
     Verb.RESUME: VerbRow(
-        _LIVE | {S.VM_STATE_POWERED_OFF, S.VM_STATE_FAILED, S.VM_STATE_UNKNOWN},
-        D.DESIRED_STATE_RUNNING,
-        S.VM_STATE_RUNNING,
+        _LIVE | {vm_pb2.VM_STATE_POWERED_OFF, vm_pb2.VM_STATE_FAILED, vm_pb2.VM_STATE_UNKNOWN},
+        vm_pb2.DESIRED_STATE_RUNNING,
+        vm_pb2.VM_STATE_RUNNING,
         Executor.NODE,
     ),
     Verb.REBOOT: VerbRow(
-        frozenset({S.VM_STATE_RUNNING}), D.DESIRED_STATE_UNSPECIFIED, S.VM_STATE_RUNNING, Executor.NONE
+        frozenset({vm_pb2.VM_STATE_RUNNING}), vm_pb2.DESIRED_STATE_UNSPECIFIED, vm_pb2.VM_STATE_RUNNING, Executor.NONE
     ),
     Verb.SUSPEND: VerbRow(
-        frozenset({S.VM_STATE_RUNNING, S.VM_STATE_SUSPENDING, S.VM_STATE_SUSPENDED}),
-        D.DESIRED_STATE_SUSPENDED,
-        S.VM_STATE_SUSPENDED,
+        frozenset({vm_pb2.VM_STATE_RUNNING, vm_pb2.VM_STATE_SUSPENDING, vm_pb2.VM_STATE_SUSPENDED}),
+        vm_pb2.DESIRED_STATE_SUSPENDED,
+        vm_pb2.VM_STATE_SUSPENDED,
         Executor.NONE,
     ),
     Verb.STOP: VerbRow(
-        frozenset({S.VM_STATE_RUNNING, S.VM_STATE_SUSPENDED, S.VM_STATE_STOPPING, S.VM_STATE_STOPPED}),
-        D.DESIRED_STATE_STOPPED,
-        S.VM_STATE_STOPPED,
+        frozenset(
+            {vm_pb2.VM_STATE_RUNNING, vm_pb2.VM_STATE_SUSPENDED, vm_pb2.VM_STATE_STOPPING, vm_pb2.VM_STATE_STOPPED}
+        ),
+        vm_pb2.DESIRED_STATE_STOPPED,
+        vm_pb2.VM_STATE_STOPPED,
         Executor.NONE,
     ),
     Verb.UNDEPLOY: VerbRow(
-        frozenset({S.VM_STATE_RUNNING, S.VM_STATE_POWERED_OFF, S.VM_STATE_UNDEPLOYING, S.VM_STATE_UNDEPLOYED}),
-        D.DESIRED_STATE_UNDEPLOYED,
-        S.VM_STATE_UNDEPLOYED,
+        frozenset(
+            {
+                vm_pb2.VM_STATE_RUNNING,
+                vm_pb2.VM_STATE_POWERED_OFF,
+                vm_pb2.VM_STATE_UNDEPLOYING,
+                vm_pb2.VM_STATE_UNDEPLOYED,
+            }
+        ),
+        vm_pb2.DESIRED_STATE_UNDEPLOYED,
+        vm_pb2.VM_STATE_UNDEPLOYED,
         Executor.NONE,
     ),
     Verb.MIGRATE: VerbRow(
-        frozenset({S.VM_STATE_RUNNING, S.VM_STATE_POWERED_OFF, S.VM_STATE_SUSPENDED}),
-        D.DESIRED_STATE_UNSPECIFIED,
-        S.VM_STATE_RUNNING,
+        frozenset({vm_pb2.VM_STATE_RUNNING, vm_pb2.VM_STATE_POWERED_OFF, vm_pb2.VM_STATE_SUSPENDED}),
+        vm_pb2.DESIRED_STATE_UNSPECIFIED,
+        vm_pb2.VM_STATE_RUNNING,
         Executor.NONE,
     ),
-    Verb.TERMINATE: VerbRow(_EVERY, D.DESIRED_STATE_TERMINATED, S.VM_STATE_DONE, Executor.NODE),
-    Verb.CONSOLE: VerbRow(_LIVE, D.DESIRED_STATE_UNSPECIFIED, S.VM_STATE_RUNNING, Executor.NODE),
+    Verb.TERMINATE: VerbRow(_EVERY, vm_pb2.DESIRED_STATE_TERMINATED, vm_pb2.VM_STATE_DONE, Executor.NODE),
+    Verb.CONSOLE: VerbRow(_LIVE, vm_pb2.DESIRED_STATE_UNSPECIFIED, vm_pb2.VM_STATE_RUNNING, Executor.NODE),
 }
 
 # A state in which the wish is already carried out, or on its way: asking again changes nothing.
 _ALREADY: Mapping[Verb, frozenset[int]] = {
-    Verb.HOLD: frozenset({S.VM_STATE_HELD}),
-    Verb.RELEASE: frozenset({S.VM_STATE_PENDING}),
-    Verb.POWEROFF: frozenset({S.VM_STATE_POWERED_OFF, S.VM_STATE_POWERING_OFF}),
-    Verb.RESUME: frozenset({S.VM_STATE_RUNNING, S.VM_STATE_STARTING}),
-    Verb.TERMINATE: frozenset({S.VM_STATE_TERMINATING}),
+    Verb.HOLD: frozenset({vm_pb2.VM_STATE_HELD}),
+    Verb.RELEASE: frozenset({vm_pb2.VM_STATE_PENDING}),
+    Verb.POWEROFF: frozenset({vm_pb2.VM_STATE_POWERED_OFF, vm_pb2.VM_STATE_POWERING_OFF}),
+    Verb.RESUME: frozenset({vm_pb2.VM_STATE_RUNNING, vm_pb2.VM_STATE_STARTING}),
+    Verb.TERMINATE: frozenset({vm_pb2.VM_STATE_TERMINATING}),
 }
+
+
+_STATE_NAMES = {number: name.removeprefix("VM_STATE_") for name, number in vm_pb2.VmState.items()}
 
 
 def state_name(state: int) -> str:
     """`RUNNING` for VM_STATE_RUNNING."""
-    return S.Name(state).removeprefix("VM_STATE_")
+    return _STATE_NAMES[state]
 
 
 def check_verb(verb: Verb, state: int, vm_name: str) -> VerbRow:

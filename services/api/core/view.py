@@ -10,10 +10,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from moln.compute.v1 import host_pb2, vm_pb2
 from services.common.domain.reasons import Reason
 
-S = vm_pb2.VmState
-P = vm_pb2.VmPhase
-D = vm_pb2.DesiredState
-
 
 class VmParts(NamedTuple):
     """The stored parts of a VM; None where a part is absent. `status` is that of the placement's host and epoch."""
@@ -37,44 +33,44 @@ class View(NamedTuple):
     start_time: Timestamp | None = None
 
 
-GONE = View(S.VM_STATE_DONE)
+GONE = View(vm_pb2.VM_STATE_DONE)
 
 # (what the node sees, what is desired) → what the user sees, while the node has not carried out the newest wish.
 _ON_THE_WAY: Mapping[int, vm_pb2.VmState] = {
-    D.DESIRED_STATE_RUNNING: S.VM_STATE_STARTING,
-    D.DESIRED_STATE_HELD: S.VM_STATE_POWERING_OFF,
-    D.DESIRED_STATE_POWERED_OFF: S.VM_STATE_POWERING_OFF,
-    D.DESIRED_STATE_SUSPENDED: S.VM_STATE_SUSPENDING,
-    D.DESIRED_STATE_STOPPED: S.VM_STATE_STOPPING,
-    D.DESIRED_STATE_UNDEPLOYED: S.VM_STATE_UNDEPLOYING,
-    D.DESIRED_STATE_TERMINATED: S.VM_STATE_TERMINATING,
+    vm_pb2.DESIRED_STATE_RUNNING: vm_pb2.VM_STATE_STARTING,
+    vm_pb2.DESIRED_STATE_HELD: vm_pb2.VM_STATE_POWERING_OFF,
+    vm_pb2.DESIRED_STATE_POWERED_OFF: vm_pb2.VM_STATE_POWERING_OFF,
+    vm_pb2.DESIRED_STATE_SUSPENDED: vm_pb2.VM_STATE_SUSPENDING,
+    vm_pb2.DESIRED_STATE_STOPPED: vm_pb2.VM_STATE_STOPPING,
+    vm_pb2.DESIRED_STATE_UNDEPLOYED: vm_pb2.VM_STATE_UNDEPLOYING,
+    vm_pb2.DESIRED_STATE_TERMINATED: vm_pb2.VM_STATE_TERMINATING,
 }
 
 # What the node sees → what the user sees, whatever is desired.
 _PASSING: Mapping[int, vm_pb2.VmState] = {
-    P.VM_PHASE_POWERING_OFF: S.VM_STATE_POWERING_OFF,
-    P.VM_PHASE_SUSPENDING: S.VM_STATE_SUSPENDING,
-    P.VM_PHASE_READY: S.VM_STATE_MIGRATING,
-    P.VM_PHASE_MIGRATING: S.VM_STATE_MIGRATING,
-    P.VM_PHASE_HANDED_OVER: S.VM_STATE_MIGRATING,
-    P.VM_PHASE_FAILED: S.VM_STATE_FAILED,
-    P.VM_PHASE_UNKNOWN: S.VM_STATE_UNKNOWN,
+    vm_pb2.VM_PHASE_POWERING_OFF: vm_pb2.VM_STATE_POWERING_OFF,
+    vm_pb2.VM_PHASE_SUSPENDING: vm_pb2.VM_STATE_SUSPENDING,
+    vm_pb2.VM_PHASE_READY: vm_pb2.VM_STATE_MIGRATING,
+    vm_pb2.VM_PHASE_MIGRATING: vm_pb2.VM_STATE_MIGRATING,
+    vm_pb2.VM_PHASE_HANDED_OVER: vm_pb2.VM_STATE_MIGRATING,
+    vm_pb2.VM_PHASE_FAILED: vm_pb2.VM_STATE_FAILED,
+    vm_pb2.VM_PHASE_UNKNOWN: vm_pb2.VM_STATE_UNKNOWN,
 }
 
 # What the node sees → where a VM rests, once the node has carried out the newest wish.
 _AT_REST: Mapping[int, vm_pb2.VmState] = {
-    P.VM_PHASE_RUNNING: S.VM_STATE_RUNNING,
-    P.VM_PHASE_POWERED_OFF: S.VM_STATE_POWERED_OFF,
-    P.VM_PHASE_SUSPENDED: S.VM_STATE_SUSPENDED,
+    vm_pb2.VM_PHASE_RUNNING: vm_pb2.VM_STATE_RUNNING,
+    vm_pb2.VM_PHASE_POWERED_OFF: vm_pb2.VM_STATE_POWERED_OFF,
+    vm_pb2.VM_PHASE_SUSPENDED: vm_pb2.VM_STATE_SUSPENDED,
 }
 
 # Where a VM without a host rests.
 _WITHOUT_HOST: Mapping[int, vm_pb2.VmState] = {
-    D.DESIRED_STATE_HELD: S.VM_STATE_HELD,
-    D.DESIRED_STATE_POWERED_OFF: S.VM_STATE_HELD,
-    D.DESIRED_STATE_SUSPENDED: S.VM_STATE_HELD,
-    D.DESIRED_STATE_STOPPED: S.VM_STATE_STOPPED,
-    D.DESIRED_STATE_UNDEPLOYED: S.VM_STATE_UNDEPLOYED,
+    vm_pb2.DESIRED_STATE_HELD: vm_pb2.VM_STATE_HELD,
+    vm_pb2.DESIRED_STATE_POWERED_OFF: vm_pb2.VM_STATE_HELD,
+    vm_pb2.DESIRED_STATE_SUSPENDED: vm_pb2.VM_STATE_HELD,
+    vm_pb2.DESIRED_STATE_STOPPED: vm_pb2.VM_STATE_STOPPED,
+    vm_pb2.DESIRED_STATE_UNDEPLOYED: vm_pb2.VM_STATE_UNDEPLOYED,
 }
 
 _UNHEARD = {
@@ -89,13 +85,13 @@ def compute_view(parts: VmParts, liveness: host_pb2.HostLiveness | None) -> View
     if intent is None:
         return GONE
     host_id = placement.host_id if placement is not None else 0
-    if intent.desired == D.DESIRED_STATE_TERMINATED:
+    if intent.desired == vm_pb2.DESIRED_STATE_TERMINATED:
         return _terminating(intent, host_id, status, liveness)
     if placement is None or host_id == 0:
         return _without_host(intent, placement)
     if liveness is not None and liveness.state in _UNHEARD:
         reason, message = _UNHEARD[liveness.state]
-        return View(S.VM_STATE_UNKNOWN, host_id, reason, message, liveness.since)
+        return View(vm_pb2.VM_STATE_UNKNOWN, host_id, reason, message, liveness.since)
     if status is None:
         return _not_taken_up(parts, intent, placement)
     return _seen(intent, status, host_id)
@@ -108,14 +104,14 @@ def _terminating(
     if status is not None:
         if liveness is not None and liveness.state in _UNHEARD:
             reason, message = _UNHEARD[liveness.state]
-        elif status.phase == P.VM_PHASE_FAILED:
+        elif status.phase == vm_pb2.VM_PHASE_FAILED:
             reason, message, retry = status.reason, status.message, status.not_before
-    return View(S.VM_STATE_TERMINATING, host_id, reason, message, intent.change_time, retry)
+    return View(vm_pb2.VM_STATE_TERMINATING, host_id, reason, message, intent.change_time, retry)
 
 
 def _without_host(intent: vm_pb2.VmIntent, placement: vm_pb2.VmPlacement | None) -> View:
-    state = _WITHOUT_HOST.get(intent.desired, S.VM_STATE_PENDING)
-    if state != S.VM_STATE_PENDING:
+    state = _WITHOUT_HOST.get(intent.desired, vm_pb2.VM_STATE_PENDING)
+    if state != vm_pb2.VM_STATE_PENDING:
         return View(state, since=intent.change_time)
     if placement is not None and placement.pending.reason:
         pending = placement.pending
@@ -125,10 +121,10 @@ def _without_host(intent: vm_pb2.VmIntent, placement: vm_pb2.VmPlacement | None)
 
 
 def _not_taken_up(parts: VmParts, intent: vm_pb2.VmIntent, placement: vm_pb2.VmPlacement) -> View:
-    if intent.desired != D.DESIRED_STATE_RUNNING:
-        return View(S.VM_STATE_POWERED_OFF, placement.host_id, since=intent.change_time)
+    if intent.desired != vm_pb2.DESIRED_STATE_RUNNING:
+        return View(vm_pb2.VM_STATE_POWERED_OFF, placement.host_id, since=intent.change_time)
     reason, message = _owed(parts, intent)
-    return View(S.VM_STATE_STARTING, placement.host_id, reason, message, placement.time)
+    return View(vm_pb2.VM_STATE_STARTING, placement.host_id, reason, message, placement.time)
 
 
 def _owed(parts: VmParts, intent: vm_pb2.VmIntent) -> tuple[str, str]:
@@ -150,13 +146,13 @@ def _seen(intent: vm_pb2.VmIntent, status: vm_pb2.VmStatus, host_id: int) -> Vie
     phase = status.phase
     state = _PASSING.get(phase)
     if state is not None:
-        retry = status.not_before if phase == P.VM_PHASE_FAILED and status.HasField("not_before") else None
+        retry = status.not_before if phase == vm_pb2.VM_PHASE_FAILED and status.HasField("not_before") else None
         return View(state, host_id, status.reason, status.message, status.since, retry)
     rest = _AT_REST.get(phase)
     if rest is None or status.observed_generation < intent.generation:
         since = status.since if rest is None else intent.change_time
         return View(_ON_THE_WAY[intent.desired], host_id, status.reason, status.message, since)
-    start = status.start_time if rest == S.VM_STATE_RUNNING else None
+    start = status.start_time if rest == vm_pb2.VM_STATE_RUNNING else None
     return View(rest, host_id, status.reason, status.message, status.since, None, start)
 
 

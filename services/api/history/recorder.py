@@ -17,7 +17,7 @@ from services.common.store import Change, Entry
 
 Event = operations_service_pb2.Event
 
-_DONE = vm_pb2.VmState.VM_STATE_DONE
+_DONE = vm_pb2.VM_STATE_DONE
 _LIVING = ("network", "user", "template", "cluster", "datastore")
 
 

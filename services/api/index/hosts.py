@@ -7,20 +7,16 @@ from collections.abc import Callable, Sequence
 from moln.compute.v1 import host_pb2, vm_pb2
 from services.common.store import Change, Entry
 
-M = host_pb2.HostMode
-S = host_pb2.HostState
-L = host_pb2.LivenessState
-
 _BY_MODE = {
-    M.HOST_MODE_DISABLED: S.HOST_STATE_DISABLED,
-    M.HOST_MODE_DRAINING: S.HOST_STATE_DRAINING,
-    M.HOST_MODE_MAINTENANCE: S.HOST_STATE_MAINTENANCE,
-    M.HOST_MODE_OFFLINE: S.HOST_STATE_OFFLINE,
+    host_pb2.HOST_MODE_DISABLED: host_pb2.HOST_STATE_DISABLED,
+    host_pb2.HOST_MODE_DRAINING: host_pb2.HOST_STATE_DRAINING,
+    host_pb2.HOST_MODE_MAINTENANCE: host_pb2.HOST_STATE_MAINTENANCE,
+    host_pb2.HOST_MODE_OFFLINE: host_pb2.HOST_STATE_OFFLINE,
 }
 _BY_LIVENESS = {
-    L.LIVENESS_STATE_UNSPECIFIED: S.HOST_STATE_NEW,
-    L.LIVENESS_STATE_SILENT: S.HOST_STATE_SILENT,
-    L.LIVENESS_STATE_FENCED: S.HOST_STATE_FENCED,
+    host_pb2.LIVENESS_STATE_UNSPECIFIED: host_pb2.HOST_STATE_NEW,
+    host_pb2.LIVENESS_STATE_SILENT: host_pb2.HOST_STATE_SILENT,
+    host_pb2.LIVENESS_STATE_FENCED: host_pb2.HOST_STATE_FENCED,
 }
 
 
@@ -67,11 +63,11 @@ class HostRecord:
 
     def state(self) -> host_pb2.HostState:
         """The state as users see it: what is not heard first, then what the administrator wants."""
-        heard = self.liveness.value.state if self.liveness is not None else L.LIVENESS_STATE_UNSPECIFIED
-        if heard != L.LIVENESS_STATE_CONNECTED:
+        heard = self.liveness.value.state if self.liveness is not None else host_pb2.LIVENESS_STATE_UNSPECIFIED
+        if heard != host_pb2.LIVENESS_STATE_CONNECTED:
             return _BY_LIVENESS[heard]
-        mode = self.spec.value.mode if self.spec is not None else M.HOST_MODE_DISABLED
-        return _BY_MODE.get(mode, S.HOST_STATE_UP)
+        mode = self.spec.value.mode if self.spec is not None else host_pb2.HOST_MODE_DISABLED
+        return _BY_MODE.get(mode, host_pb2.HOST_STATE_UP)
 
     def totals(self) -> tuple[int, int, int]:
         """CPU in percent of a core, memory and disk in MiB that may be given out."""

@@ -270,7 +270,7 @@ class VmIndex:
             self.states[before.state] -= 1
         if after.state != GONE.state:
             self.states[after.state] += 1
-        if after.state == vm_pb2.VmState.VM_STATE_TERMINATING:
+        if after.state == vm_pb2.VM_STATE_TERMINATING:
             self.ending.add(record.key_id)
         else:
             self.ending.discard(record.key_id)

@@ -13,8 +13,6 @@ from services.api.core import compose
 from services.api.index.vms import VmRecord
 from services.common.store import Entry
 
-D = vm_pb2.DesiredState
-
 ORDER_PARTS = frozenset({"spec", "secrets", "intent", "placement", "addresses", "volumes"})
 """Parts whose change makes a new order; a status is the node's own word."""
 
@@ -30,7 +28,7 @@ class Ticketing(NamedTuple):
 def is_ordered(record: VmRecord, host_id: int) -> bool:
     """Whether the host has to bring the VM up, run it or keep it."""
     intent = record.intent
-    return intent is not None and intent.value.desired != D.DESIRED_STATE_TERMINATED and record.host_id == host_id
+    return intent is not None and intent.value.desired != vm_pb2.DESIRED_STATE_TERMINATED and record.host_id == host_id
 
 
 def is_complete(record: VmRecord) -> bool:

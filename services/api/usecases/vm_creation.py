@@ -25,8 +25,6 @@ from services.common.domain.keys import SCHEMA_VERSION
 from services.common.domain.reasons import Reason
 from services.common.store import Conflict, Store, Txn, key
 
-D = vm_pb2.DesiredState
-
 
 class Shape(NamedTuple):
     """A completed template with what every VM of it needs, made once for all equal requests of a batch."""
@@ -206,7 +204,7 @@ class VmCreation:
         )
         intent = vm_pb2.VmIntent(
             uid=uid,
-            desired=D.DESIRED_STATE_HELD if request.is_held else D.DESIRED_STATE_RUNNING,
+            desired=vm_pb2.DESIRED_STATE_HELD if request.is_held else vm_pb2.DESIRED_STATE_RUNNING,
             generation=1,
             create_time=now,
             change_time=now,
