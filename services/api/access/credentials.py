@@ -1,4 +1,4 @@
-"""Tokens and passwords: made, hashed, verified. A token is stored as its SHA-256 only, a password as argon2 makes it."""
+"""Tokens and passwords: made, hashed, verified. Only the SHA-256 of a token and the argon2 of a password are stored."""
 
 from __future__ import annotations
 

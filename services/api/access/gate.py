@@ -1,4 +1,4 @@
-"""The one gate before every RPC of the api: authenticate, then authorise by the table. No object is looked up before."""
+"""The one gate before every RPC of the api: authenticate, then authorise by the table. It looks no object up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may call what: one row for every RPC. Deny by default: a method without a row is refused (and fails the tests)."""
+"""Who may call what: one row for every RPC. A method without a row is refused (and fails the tests). Pure."""
 
 from __future__ import annotations
 

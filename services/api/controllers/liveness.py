@@ -1,4 +1,4 @@
-"""The host controller: whether each host can be heard. One leader writes `liveness`, from who holds each host's stream."""
+"""The host controller: whether each host can be heard. One leader writes `liveness`, from who holds its stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Templates of VMs: what is allowed, defaults, names resolved. Pure: names are resolved by functions that the caller hands in."""
+"""Templates of VMs: what is allowed, defaults, names resolved. Pure: the caller hands in how names are resolved."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Resolver:
 def complete_template(
     template: template_pb2.VmTemplate, caller: Caller, resolver: Resolver, *, path: str = "template"
 ) -> template_pb2.VmTemplate:
-    """A copy with defaults filled in, names resolved and numbers given. Raises INVALID or NOT_FOUND, naming the field."""
+    """A copy with defaults filled in, names resolved, numbers given. Raises INVALID or NOT_FOUND, naming the field."""
     full = template_pb2.VmTemplate()
     full.CopyFrom(template)
     _check_size(full, path)

@@ -31,8 +31,8 @@ def charge(amounts: common_pb2.Amounts, limits: common_pb2.Amounts, owner: str) 
             if limit and total > limit:
                 raise MolnError(
                     Reason.QUOTA_EXCEEDED,
-                    f"create VM: {owner} would have {total} {words}, and the limit is {limit}; terminate VMs, or ask an "
-                    "administrator to raise it",
+                    f"create VM: {owner} would have {total} {words}, and the limit is {limit}; terminate VMs, or ask "
+                    "an administrator to raise it",
                     metadata={"limit": name, "value": str(limit), "wanted": str(total)},
                 )
             setattr(usage, name, total)

@@ -1,4 +1,4 @@
-"""The view of a VM: one pure function of its parts and its host's liveness. Computed, never stored; no I/O, no clock."""
+"""The view of a VM: one pure function of its parts and its host's liveness. Never stored; no I/O, no clock."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Forwards what other services own: bytes pass through undecoded, the caller goes along in metadata.
 
-Only the leader of a service answers; where it is, its record says. A call that cannot be placed is UNAVAILABLE, never lost.
+Only the leader of a service answers; its record says where it is. A call that cannot be placed is UNAVAILABLE.
 """
 
 from __future__ import annotations

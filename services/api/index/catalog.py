@@ -1,4 +1,4 @@
-"""What requests need from other resources: templates, clusters, images, networks, users, the cloud. Fed by the watch cache."""
+"""What requests need from other resources: templates, clusters, images, networks, users. Fed by the watch cache."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """All VMs as this process sees them: stored parts, the computed view, and sets by host and state.
 
-Fed by the watch cache, revision by revision, so that every transition of a view is seen once and in order. Decides nothing.
+Fed by the watch cache, revision by revision: every transition of a view is seen once and in order. Decides nothing.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class VmRecord:
         "addresses",
         "id",
         "intent",
+        "key_id",
         "last_name",
         "last_owner_id",
-        "key_id",
         "placement",
         "revision",
         "secrets",

@@ -69,7 +69,7 @@ class NodeGateway:
     # Who comes and goes
 
     async def register(self, hello: node_service_pb2.Hello) -> tuple[AgentConnection, dict[int, str]]:
-        """Takes the hosts of a hello whose secrets are right; returns the connection and the refused hosts with reasons."""
+        """Takes the hosts of a hello whose secrets are right. Returns the connection, and why others are refused."""
         connection = AgentConnection(hello.agent_id)
         refused: dict[int, str] = {}
         for each in hello.hosts:

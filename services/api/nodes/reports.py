@@ -1,7 +1,7 @@
 """Reports of nodes into transactions: what a node may write, and what each write compares. No I/O.
 
-A node writes only the status of VMs that are placed on it, at the epoch of that placement. The first status of an epoch is
-a claim; without one granted nothing of the VM may be touched on the node.
+A node writes only the status of VMs that are placed on it, at the epoch of that placement. The first status of an
+epoch is a claim; without one granted nothing of the VM may be touched on the node.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def add_raw(server: RpcServer, adder: Callable[[T, grpc.aio.Server], None], servicer: T) -> None:
-    """As `server.add`, but an answer that is bytes goes out as it is: stored parts are not decoded to be encoded again."""
+    """As `server.add`, but an answer that is bytes goes out as it is: stored parts are not decoded first."""
     adder(servicer, cast(grpc.aio.Server, _Collector(server)))
 
 

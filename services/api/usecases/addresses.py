@@ -9,7 +9,7 @@ from services.common.domain.reasons import Reason
 
 
 def check_room(template: template_pb2.VmTemplate, catalog: Catalog, demand: dict[int, int]) -> None:
-    """Raises ADDRESSES_EXHAUSTED or ADDRESS_TAKEN. `demand` counts what earlier requests of the batch want, by network."""
+    """Raises ADDRESSES_EXHAUSTED or ADDRESS_TAKEN. `demand`: what earlier requests of the batch want, by network."""
     for number, nic in enumerate(template.nics):
         network = catalog.networks.spec(nic.network_id)
         if network is None or not network.value.ranges:

@@ -50,7 +50,7 @@ class Hosts:
                 "cluster": lambda host: (self.cluster_name(host), str(host.spec.value.cluster_id) if host.spec else ""),
                 "driver": lambda host: host.inventory.value.driver if host.inventory is not None else "",
             },
-            words={"state": {each.removeprefix("HOST_STATE_") for each in host_pb2.HostState.keys()}},
+            words={"state": {each.removeprefix("HOST_STATE_") for each in list(host_pb2.HostState.keys())}},
             labels=lambda host: dict(host.spec.value.labels) if host.spec is not None else {},
         )
 

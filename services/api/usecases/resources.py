@@ -32,8 +32,8 @@ def check_etag(etag: str, entry: Entry, what: str) -> None:
 async def swap(store: Store, what: str, build: Callable[[], Txn | None]) -> bool:
     """Commits what `build` makes of the present state, and builds anew when others were quicker.
 
-    `build` returns None when nothing has to change. Returns whether something was written. Raises ABORTED/CONFLICT after
-    a few tries.
+    `build` returns None when nothing has to change. Returns whether something was written. Raises ABORTED/CONFLICT
+    after a few tries.
     """
     for _ in range(_TRIES):
         txn = build()

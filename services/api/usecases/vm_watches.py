@@ -73,7 +73,7 @@ class _Watcher:
         self._sent: set[str] = set()
 
     def present(self, after: int, revision: int) -> list[bytes]:
-        """The VMs that there are (those changed after a revision), in messages of bounded size; the last one is synced."""
+        """The VMs that there are (those changed after a revision), in bounded messages; the last one is synced."""
         records = self._cloud.vms.records()
         found = [key_id for key_id in sorted(records) if self._sees(records[key_id])]
         self._sent.update(found)

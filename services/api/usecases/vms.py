@@ -43,7 +43,7 @@ class Vms:
         return self._created(result)
 
     async def batch_create(self, requests: Sequence[vm_service_pb2.CreateVmRequest], caller: Caller) -> bytes:
-        """Creates up to 1,000 VMs; returns a serialised BatchCreateVmsResponse with one result per request, in order."""
+        """Creates up to 1,000 VMs; returns a serialised BatchCreateVmsResponse, one result per request, in order."""
         if len(requests) > MAX_BATCH:
             raise invalid("requests", f"has {len(requests)} items; at most {MAX_BATCH} go into one batch")
         results = await self._creation.create(requests, caller)
@@ -158,7 +158,7 @@ class Waiting:
             event.set()
 
     async def wait(self, vm_id: int, state: vm_pb2.VmState, timeout_s: float, caller: Caller) -> bytes:
-        """Returns the VM once it is in the state. Raises NOT_REACHED after the time, STATE_UNREACHABLE when it is gone."""
+        """The VM once it is in the state. Raises NOT_REACHED after the time, STATE_UNREACHABLE at rest elsewhere."""
         record = self._vms.visible(vm_id, caller)
         event = asyncio.Event()
         self._waiters.setdefault(record.key_id, set()).add(event)

@@ -34,7 +34,7 @@ class Caller:
         return self.is_admin or is_public or owner_id == self.user_id
 
     def require(self, capability: Capability, what: str) -> None:
-        """Raises DENIED/CAPABILITY_MISSING unless the caller has the capability. `what` names the field that needs it."""
+        """Raises DENIED/CAPABILITY_MISSING unless the caller has the capability. `what` is the field that needs it."""
         if self.is_admin or capability in self.capabilities:
             return
         raise MolnError(

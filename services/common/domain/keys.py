@@ -1,4 +1,4 @@
-"""Every key pattern of the store, declared once: message, writer, bound, lifetime. `docs/keys.md` is generated from it."""
+"""Every key pattern of the store, declared once: message, writer, bound, lifetime. docs/keys.md is made from it."""
 
 from __future__ import annotations
 
@@ -27,11 +27,19 @@ KEYS = KeyTable(
         KeyRow("vm", "addresses", vm_pb2.VmAddresses, "netsvc", 16 * KIB, _VM, "Addresses by interface."),
         KeyRow("vm", "volumes", vm_pb2.VmVolumes, "imagesvc", 16 * KIB, _VM, "Sources of disks."),
         KeyRow(
-            "vm", "status/*", vm_pb2.VmStatus, "api (gateway)", 16 * KIB, "until the node has erased", "What a node sees."
+            "vm",
+            "status/*",
+            vm_pb2.VmStatus,
+            "api (gateway)",
+            16 * KIB,
+            "until the node has erased",
+            "What a node sees.",
         ),
         KeyRow("host", "spec", host_pb2.HostSpec, "api", 16 * KIB, _OBJECT, "What the administrator said."),
         KeyRow("host", "secret", host_pb2.HostSecret, "api", 4 * KIB, _OBJECT, "Hashes of token and secret."),
-        KeyRow("host", "inventory", host_pb2.HostInventory, "api (gateway)", 64 * KIB, _OBJECT, "What its agent found."),
+        KeyRow(
+            "host", "inventory", host_pb2.HostInventory, "api (gateway)", 64 * KIB, _OBJECT, "What its agent found."
+        ),
         KeyRow("host", "liveness", host_pb2.HostLiveness, "api (host controller)", 4 * KIB, _OBJECT, "Heard or not."),
         KeyRow("hostconn", "", host_pb2.HostConnection, "api (gateway)", 1 * KIB, _PROCESS, "Who holds its stream."),
         KeyRow("cluster", "spec", cluster_pb2.ClusterSpec, "api", 16 * KIB, _OBJECT, "A named part of the hosts."),
@@ -49,10 +57,14 @@ KEYS = KeyTable(
         KeyRow("network", "intent", network_pb2.NetworkIntent, "netsvc", 1 * KIB, _OBJECT, "Wanted or not."),
         KeyRow("lease", "*", network_pb2.Lease, "netsvc", 1 * KIB, _VM, "An address that is given out."),
         KeyRow("name", "*", records_pb2.NameRecord, "the object's owner service", 1 * KIB, _OBJECT, "Who has a name."),
-        KeyRow("request", "*", records_pb2.RequestRecord, "api", 1 * KIB, "25 hours", "Result of a repeatable request."),
+        KeyRow(
+            "request", "*", records_pb2.RequestRecord, "api", 1 * KIB, "25 hours", "Result of a repeatable request."
+        ),
         KeyRow("process", "", records_pb2.ProcessRecord, "each process", 4 * KIB, _PROCESS, "A running process."),
         KeyRow("leader", "", records_pb2.LeaderRecord, "each leader", 1 * KIB, _PROCESS, "Who leads."),
-        KeyRow("lane", "*", records_pb2.CounterRecord, "each process", 1 * KIB, "the life of its process", "Batches sent."),
+        KeyRow(
+            "lane", "*", records_pb2.CounterRecord, "each process", 1 * KIB, "the life of its process", "Batches sent."
+        ),
         KeyRow("counter", "", records_pb2.CounterRecord, "every service", 1 * KIB, "for ever", "Next free id."),
         KeyRow("cloud", "", records_pb2.CloudRecord, "api", 4 * KIB, "for ever", "What the cloud shares."),
     )

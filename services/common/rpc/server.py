@@ -57,7 +57,8 @@ class RpcServer:
     """One server. Add servicers, listen, then enter it; leaving it says NOT_SERVING, lets calls end, and stops.
 
     `gate` is asked before every call, also those of reflection, health and channelz: it decides what is open.
-    Two servers of one process share one RpcMetrics. `revision` is the store's revision that replies reflect; they carry it as the trailer `moln-revision`.
+    Two servers of one process share one RpcMetrics. `revision` is the store's revision that replies reflect; they carry
+    it as the trailer `moln-revision`.
     """
 
     def __init__(
