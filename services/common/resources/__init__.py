@@ -1,1 +1,1 @@
-"""What several servicers need to serve resources: pages, masks, etags, names, repeated requests. Knows no resource."""
+"""Shared by services that own resources: pages, masks, names, repeated requests, parts of VMs that one leader gives."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
+
 from moln.common.v1.common_pb2 import Cause
 from moln.image.v1.image_pb2 import ImageSpec
-
 from services.common.domain.errors import MolnError
 from services.common.domain.reasons import Reason
 from services.common.resources.update_mask import apply_mask

@@ -1,0 +1,1 @@
+"""What netsvc decides: which networks may stand, which address an interface gets. Pure."""

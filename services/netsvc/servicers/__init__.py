@@ -1,0 +1,1 @@
+"""gRPC servicers of netsvc: they translate, and decide nothing."""
