@@ -58,6 +58,8 @@ def complete_template(
     _check_size(full, path)
     _check_expressions(full, path)
     _check_privileges(full, caller, path)
+    if full.scheduler:
+        raise invalid(f"{path}.scheduler", "there is no scheduler but the built-in one in this release; leave it empty")
     _complete_disks(full, resolver, path)
     _complete_nics(full, resolver, path)
     _check_context(full.context, f"{path}.context")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -131,6 +131,14 @@ class NodeGateway:
             txns.append(txn)
         await self._store.commit_all(txns)
 
+    def where_else(self, record: VmRecord) -> str:
+        """Why a VM's host cannot be asked here, in words."""
+        host = self._cloud.hosts.get(record.view.host_id)
+        entry = host.connection if host is not None else None
+        if host is None or entry is None:
+            return f"VM {record.id}: its host is not connected; see: moln host list"
+        return f"VM {record.id}: host {host.name} is connected to the api at {entry.value.address}; ask there"
+
     async def announce_again(self) -> None:
         """The process's lease was lost, and with it the record of who is connected here: write it anew."""
         await self._announce(list(self.links.values()))
@@ -239,13 +247,13 @@ class NodeGateway:
 
     # What goes out
 
-    async def outgoing(self, connection: AgentConnection) -> AsyncIterator[bytes]:
-        """Serialised ConnectResponses for a stream, as long as it lives."""
+    async def send(self, connection: AgentConnection, write: Callable[[bytes], Awaitable[None]]) -> None:
+        """Writes serialised ConnectResponses to a stream, as long as it lives."""
         while not connection.is_closed:
             built = await self._due_orders(connection)
             message = connection.message(built)
             if message:
-                yield message
+                await write(message)
             if not connection.dirty:
                 await connection.wake.wait()
             connection.wake.clear()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Any
 
 from moln.compute.v1 import host_pb2
 from moln.image.v1 import image_pb2
@@ -16,10 +15,11 @@ from services.api.index.cloud import CloudIndex
 from services.api.nodes.connection import AgentConnection
 from services.api.nodes.gateway import HEARTBEAT_S, NodeGateway
 from services.api.nodes.tunnels import Tunnels
-from services.common.domain.errors import MolnError
+from services.common.domain.errors import MolnError, invalid
 from services.common.domain.keys import SCHEMA_VERSION
 from services.common.domain.reasons import Reason
 from services.common.rpc.call import Context, current_call
+from services.common.runtime.background import Background
 from services.common.store import Conflict, Store, Txn
 
 _INBOX = 64
@@ -67,36 +67,30 @@ class NodeServicer(node_service_pb2_grpc.NodeServiceServicer):
             cloud_uid=cloud.value.uid if cloud is not None else "",
         )
 
-    async def Connect(  # noqa: N802  the contract's name
+    async def Connect(  # type: ignore[override]  # noqa: N802  the contract's name; it writes to its context
         self, request_iterator: AsyncIterator[node_service_pb2.ConnectRequest], context: Context
-    ) -> AsyncIterator[Any]:
+    ) -> None:
         """The stream of one agent. What comes in is taken in bunches, so that much at once costs few commits."""
         first = await anext(aiter(request_iterator), None)
         if first is None or not first.HasField("hello"):
-            raise MolnError(Reason.FIELD_REQUIRED, "hello: must be in the first message of the stream")
+            raise invalid("hello", "must be in the first message of the stream", reason=Reason.FIELD_REQUIRED)
         connection, refused = await self._gateway.register(first.hello)
         try:
-            yield compose.frame(1, self._welcome(refused).SerializeToString())
-            async with asyncio.TaskGroup() as group:
-                inbox: asyncio.Queue[node_service_pb2.ConnectRequest] = asyncio.Queue(_INBOX)
-                tasks = [
-                    group.create_task(self._read(connection, request_iterator, inbox)),
-                    group.create_task(self._take(connection, inbox)),
-                ]
-                async for message in self._gateway.outgoing(connection):
-                    yield message
-                for task in tasks:
-                    task.cancel()
+            await context.write(compose.frame(1, self._welcome(refused).SerializeToString()))
+            inbox: asyncio.Queue[node_service_pb2.ConnectRequest] = asyncio.Queue(_INBOX)
+            async with Background() as tasks:
+                tasks.start(self._read(connection, request_iterator, inbox), name="from agent")
+                tasks.start(self._take(connection, inbox), name="reports")
+                await self._gateway.send(connection, context.write)
         finally:
             connection.close()
             await self._gateway.unregister(connection)
 
-    async def OpenTunnel(  # noqa: N802  the contract's name
+    async def OpenTunnel(  # type: ignore[override]  # noqa: N802  as above
         self, request_iterator: AsyncIterator[node_service_pb2.OpenTunnelRequest], context: Context
-    ) -> AsyncIterator[node_service_pb2.OpenTunnelResponse]:
+    ) -> None:
         """The node's end of a console."""
-        async for piece in self._tunnels.join(current_call().header("moln-ticket"), request_iterator):
-            yield piece
+        await self._tunnels.join(current_call().header("moln-ticket"), request_iterator, context.write)
 
     async def _read(
         self,

@@ -5,37 +5,60 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from moln.node.v1 import node_service_pb2
 from services.api.index.vms import VmRecord
+from services.api.nodes.connection import HostLink
 from services.api.nodes.gateway import NodeGateway
 from services.common.domain.errors import MolnError
 from services.common.domain.reasons import Reason
 from services.common.rpc.tickets import sign_ticket, verify_ticket
+from services.common.runtime.background import Background
 
 DIAL_S = 10.0
 _DEPTH = 64
 
+Incoming = AsyncIterator[node_service_pb2.OpenTunnelRequest]
+Write = Callable[[node_service_pb2.OpenTunnelResponse], Awaitable[None]]
+
 
 class Tunnel:
-    """Both directions of one tunnel. None ends a direction."""
+    """Both directions of one tunnel."""
 
     def __init__(self) -> None:
-        self.to_node: asyncio.Queue[bytes | None] = asyncio.Queue(_DEPTH)
-        self.from_node: asyncio.Queue[bytes | MolnError | None] = asyncio.Queue(_DEPTH)
+        self.to_node: asyncio.Queue[bytes] = asyncio.Queue(_DEPTH)
         self.dialled = asyncio.Event()
         self.ended = asyncio.Event()
+        self._from_node: asyncio.Queue[bytes | MolnError | None] = asyncio.Queue()
+        self._room = asyncio.Semaphore(_DEPTH)
 
     async def received(self) -> AsyncIterator[bytes]:
         """What the node's end sends, until it ends; raises the error that it ended with."""
-        while True:
-            piece = await self.from_node.get()
-            if piece is None:
-                return
+        while (piece := await self._from_node.get()) is not None:
             if isinstance(piece, MolnError):
                 raise piece
+            self._room.release()
             yield piece
+
+    async def take(self, incoming: Incoming) -> None:
+        """Takes in what the node's end sends, until it ends, orderly or not; then the tunnel has ended."""
+        try:
+            async for piece in incoming:
+                if piece.data:
+                    await self._room.acquire()
+                    self._from_node.put_nowait(piece.data)
+                if piece.reason:
+                    self._from_node.put_nowait(_error(piece))
+                    break
+        finally:
+            self._from_node.put_nowait(None)
+            self.ended.set()
+
+    async def give(self, write: Write) -> None:
+        """Writes what the client's end sends, until cancelled: a client that sends no more may still be listening."""
+        while True:
+            await write(node_service_pb2.OpenTunnelResponse(data=await self.to_node.get()))
 
 
 class Tunnels:
@@ -52,33 +75,38 @@ class Tunnels:
 
         Raises UNAVAILABLE/HOST_SILENT when the host is not connected here or does not dial within 10 s.
         """
-        host_id = record.view.host_id
-        link = self._gateway.links.get(host_id)
+        link = self._gateway.links.get(record.view.host_id)
         if link is None:
-            raise MolnError(Reason.HOST_SILENT, f"VM {record.id}: its host is not connected; see: moln host list")
+            raise MolnError(Reason.HOST_SILENT, self._gateway.where_else(record))
         tunnel_id, tunnel = uuid.uuid4().hex, Tunnel()
         self._open[tunnel_id] = tunnel
-        expire_s = int(time.time() + DIAL_S)
-        link.connection.open_tunnel(
-            node_service_pb2.TunnelOrder(
-                host_id=host_id,
-                vm_id=record.id,
-                uid=record.uid,
-                address=self._node_address,
-                ticket=sign_ticket(self._secret, "tunnel", tunnel_id, host_id, expire_s),
-                kind=kind,
-                max_bytes=max_bytes,
-            )
-        )
         try:
+            link.connection.open_tunnel(self._order(tunnel_id, link, record, kind, max_bytes))
             async with asyncio.timeout(DIAL_S):
                 await tunnel.dialled.wait()
         except TimeoutError as err:
-            self.close(tunnel_id)
-            raise MolnError(
-                Reason.HOST_SILENT, f"VM {record.id}: host {link.name} did not answer in {DIAL_S:g} s"
-            ) from err
+            problem = (
+                f"VM {record.id}: host {link.name} did not answer in {DIAL_S:g} s; see: moln host show {link.name}"
+            )
+            raise MolnError(Reason.HOST_SILENT, problem) from err
+        finally:
+            if not tunnel.dialled.is_set():
+                self.close(tunnel_id)
         return tunnel_id, tunnel
+
+    def _order(
+        self, tunnel_id: str, link: HostLink, record: VmRecord, kind: node_service_pb2.TunnelKind, max_bytes: int
+    ) -> node_service_pb2.TunnelOrder:
+        expire_s = int(time.time() + DIAL_S)
+        return node_service_pb2.TunnelOrder(
+            host_id=link.host_id,
+            vm_id=record.id,
+            uid=record.uid,
+            address=self._node_address,
+            ticket=sign_ticket(self._secret, "tunnel", tunnel_id, link.host_id, expire_s),
+            kind=kind,
+            max_bytes=max_bytes,
+        )
 
     def close(self, tunnel_id: str) -> None:
         """Ends a tunnel. Idempotent."""
@@ -86,46 +114,25 @@ class Tunnels:
         if tunnel is not None:
             tunnel.ended.set()
 
-    async def join(
-        self, ticket: str, incoming: AsyncIterator[node_service_pb2.OpenTunnelRequest]
-    ) -> AsyncIterator[node_service_pb2.OpenTunnelResponse]:
-        """The agent's stream: what it yields goes to the node. Raises TICKET_INVALID."""
+    async def join(self, ticket: str, incoming: Incoming, write: Write) -> None:
+        """Serves the agent's stream until either end has ended. Raises TICKET_INVALID."""
+        tunnel_id, tunnel = self._dialled(ticket)
+        try:
+            async with Background() as tasks:
+                tasks.start(tunnel.take(incoming), name="from node")
+                tasks.start(tunnel.give(write), name="to node")
+                await tunnel.ended.wait()
+        finally:
+            self.close(tunnel_id)
+
+    def _dialled(self, ticket: str) -> tuple[str, Tunnel]:
         tunnel_id = ticket.split(":")[1] if ticket.count(":") >= 2 else ""
         verify_ticket(self._secret, ticket, "tunnel", tunnel_id, time.time())
         tunnel = self._open.get(tunnel_id)
         if tunnel is None or tunnel.dialled.is_set():
             raise MolnError(Reason.TICKET_INVALID, "the tunnel is closed, or was dialled before")
         tunnel.dialled.set()
-        reader = asyncio.create_task(self._read(tunnel, incoming))
-        ended = asyncio.create_task(tunnel.ended.wait())
-        try:
-            while True:
-                taking = asyncio.create_task(tunnel.to_node.get())
-                await asyncio.wait({taking, ended, reader}, return_when=asyncio.FIRST_COMPLETED)
-                if not taking.done():
-                    taking.cancel()
-                    return
-                data = taking.result()
-                if data is None:
-                    return
-                yield node_service_pb2.OpenTunnelResponse(data=data)
-        finally:
-            self.close(tunnel_id)
-            for task in (reader, ended):
-                task.cancel()
-            await asyncio.gather(reader, ended, return_exceptions=True)
-
-    async def _read(self, tunnel: Tunnel, incoming: AsyncIterator[node_service_pb2.OpenTunnelRequest]) -> None:
-        try:
-            async for piece in incoming:
-                if piece.data:
-                    await tunnel.from_node.put(piece.data)
-                if piece.reason:
-                    await tunnel.from_node.put(_error(piece))
-                    return
-        finally:
-            if not tunnel.from_node.full():
-                tunnel.from_node.put_nowait(None)
+        return tunnel_id, tunnel
 
 
 def _error(piece: node_service_pb2.OpenTunnelRequest) -> MolnError:

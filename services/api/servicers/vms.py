@@ -84,11 +84,10 @@ class VmServicer(vm_service_pb2_grpc.VmServiceServicer):
     async def MigrateVm(self, request: vm_service_pb2.MigrateVmRequest, context: Context) -> Any:
         return await self._vms.change(Verb.MIGRATE, request.id, caller_of_call())
 
-    async def ConsoleVm(
+    async def ConsoleVm(  # type: ignore[override]  # it writes to its context
         self, request_iterator: AsyncIterator[vm_service_pb2.ConsoleVmRequest], context: Context
-    ) -> Any:
-        async for data in self._consoles.connect(request_iterator, caller_of_call()):
-            yield vm_service_pb2.ConsoleVmResponse(data=data)
+    ) -> None:
+        await self._consoles.connect(request_iterator, caller_of_call(), context.write)
 
     async def GetVmConsoleLog(self, request: vm_service_pb2.GetVmConsoleLogRequest, context: Context) -> Any:
         data = await self._consoles.log(request.id, request.max_bytes, caller_of_call())

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from moln.compute.v1 import vm_service_pb2
 from moln.node.v1 import node_service_pb2
@@ -13,6 +12,7 @@ from services.api.usecases.vms import Vms
 from services.common.domain.caller import Caller
 from services.common.domain.errors import MolnError, invalid
 from services.common.domain.reasons import Reason
+from services.common.runtime.background import Background
 
 DEFAULT_LOG_BYTES = 64 << 10
 MAX_LOG_BYTES = 1 << 20
@@ -26,22 +26,24 @@ class Consoles:
         self._tunnels = tunnels
 
     async def connect(
-        self, incoming: AsyncIterator[vm_service_pb2.ConsoleVmRequest], caller: Caller
-    ) -> AsyncIterator[bytes]:
-        """What the guest writes, while what comes in is typed. Ends when either side does."""
+        self,
+        incoming: AsyncIterator[vm_service_pb2.ConsoleVmRequest],
+        caller: Caller,
+        write: Callable[[vm_service_pb2.ConsoleVmResponse], Awaitable[None]],
+    ) -> None:
+        """Writes what the guest writes, while what comes in is typed. Ends when the node's end does."""
         first = await anext(aiter(incoming), None)
         if first is None or not first.id:
-            raise invalid("id", "must be in the first message of the stream")
+            raise invalid("id", "must be in the first message of the stream", reason=Reason.FIELD_REQUIRED)
         record = self._vms.visible(first.id, caller)
         check_verb(Verb.CONSOLE, record.view.state, record.name)
         tunnel_id, tunnel = await self._tunnels.open(record, node_service_pb2.TUNNEL_KIND_CONSOLE)
-        typing = asyncio.create_task(_type(tunnel, first.data, incoming))
         try:
-            async for data in tunnel.received():
-                yield data
+            async with Background() as tasks:
+                tasks.start(_type(tunnel, first.data, incoming), name="typing")
+                async for data in tunnel.received():
+                    await write(vm_service_pb2.ConsoleVmResponse(data=data))
         finally:
-            typing.cancel()
-            await asyncio.gather(typing, return_exceptions=True)
             self._tunnels.close(tunnel_id)
 
     async def log(self, vm_id: int, max_bytes: int, caller: Caller) -> bytes:
@@ -65,4 +67,3 @@ async def _type(tunnel: Tunnel, first: bytes, incoming: AsyncIterator[vm_service
     async for message in incoming:
         if message.data:
             await tunnel.to_node.put(message.data)
-    await tunnel.to_node.put(None)

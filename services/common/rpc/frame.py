@@ -107,6 +107,7 @@ class Frame:
 
     async def _failed(self, call: Call, metrics: MethodMetrics, err: BaseException) -> None:
         """Counts and logs a call that raised; ends it with the status that the exception maps to (which raises)."""
+        err = _first_of(err)
         if isinstance(err, (asyncio.CancelledError, grpc.aio.AbortError)) or not isinstance(err, Exception):
             code = _code_of(call.context) if isinstance(err, grpc.aio.AbortError) else "CANCELLED"
             metrics.ended(code)
@@ -144,6 +145,11 @@ async def _drain(answers: AsyncIterator[Any] | Awaitable[None], context: Context
     finally:
         if isinstance(answers, AsyncGenerator):
             await answers.aclose()
+
+
+def _first_of(err: BaseException) -> BaseException:
+    """The exception itself, or the first one of a group: what a method's tasks raise is its own answer."""
+    return _first_of(err.exceptions[0]) if isinstance(err, BaseExceptionGroup) else err
 
 
 def _code_of(context: Context) -> str:
