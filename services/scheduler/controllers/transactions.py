@@ -38,7 +38,8 @@ class Transactions:
 
     def bind(self, record: VmRecord) -> Txn | None:
         """Gives the VM the host that it is bound for. Compares: leadership, intent, nothing of it on any node (or only
-        on the fenced host that it leaves), placement, and of the host what enabled it.
+        on the fenced host that it leaves), placement, and of the host what enabled it. A first placement needs no look at
+        the nodes: a claim compares the placement, so without one nobody can have claimed.
         """
         parts = self._cache.object("vm", record.key)
         spec = stored(parts.get("spec"), vm_pb2.VmSpec)
@@ -48,7 +49,7 @@ class Transactions:
         self._compare_host(txn, record.bound_for, with_spec=True)
         if record.host_id:
             self._compare_host(txn, record.host_id, with_spec=False)
-        else:
+        elif record.epoch:
             txn.none_under(key("vm", record.key, "status/"))
         placement = vm_pb2.VmPlacement(
             uid=record.uid,
