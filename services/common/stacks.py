@@ -72,7 +72,7 @@ def forget(state_dir: Path, environment: Mapping[str, str]) -> None:
 def in_folder(folder: Path) -> StackRecord | None:
     """The stack whose state is in `folder` or in `folder/.moln`."""
     for candidate in (folder, folder / DEFAULT_FOLDER):
-        record = _load(candidate / FILE_NAME)
+        record = load(candidate / FILE_NAME)
         if record is not None:
             return record
     return None
@@ -82,7 +82,7 @@ def known(environment: Mapping[str, str]) -> list[StackRecord]:
     """The stacks on the user's list, by name, running or not; those whose folder is gone are left out."""
     folder = registry_folder(environment)
     paths = sorted(folder.glob("*.json")) if folder.is_dir() else []
-    found = (_load(path) for path in paths)
+    found = (load(path) for path in paths)
     there = [record for record in found if record is not None and Path(record.state_dir).is_dir()]
     return sorted(there, key=lambda record: (record.name, record.state_dir))
 
@@ -92,7 +92,8 @@ def _entry(state_dir: Path, environment: Mapping[str, str]) -> Path:
     return registry_folder(environment) / f"{digest}.json"
 
 
-def _load(path: Path) -> StackRecord | None:
+def load(path: Path) -> StackRecord | None:
+    """The record in a file, or None where there is none that can be read."""
     try:
         document = json.loads(path.read_text())
         return StackRecord(**{field.name: document[field.name] for field in fields(StackRecord)})

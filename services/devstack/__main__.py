@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from services.devstack import control
+from services.devstack.doctor import examine
 from services.devstack.errors import FAILED, StackError
 from services.devstack.layout import folder_of
 from services.devstack.stack import Wishes, run_stack
@@ -54,6 +55,11 @@ async def _status(arguments: argparse.Namespace) -> int:
     return 0
 
 
+async def _doctor(arguments: argparse.Namespace) -> int:
+    folder = folder_of(arguments.state) if arguments.state else None
+    return await examine(folder, print, fixes=arguments.fix)
+
+
 def _parse(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m services.devstack", description="A whole cloud on this machine.")
     verbs = parser.add_subparsers(required=True)
@@ -67,6 +73,8 @@ def _parse(words: list[str]) -> argparse.Namespace:
     down.add_argument("--purge", action="store_true")
     status = _verb(verbs, "status", _status)
     status.add_argument("--output", choices=("text", "json"), default="text")
+    doctor = _verb(verbs, "doctor", _doctor)
+    doctor.add_argument("--fix", action="store_true")
     return parser.parse_args(words)
 
 

@@ -46,7 +46,9 @@ class ChildPlan:
     """How readiness is found out where the process does not write its ready file itself."""
     stop_seconds: float = STOP_SECONDS
     is_ended_by_input: bool = False
-    """It belongs to another user, so no signal reaches it: it ends when its standard input does."""
+    """It belongs to another user, so no signal reaches it: it ends when its standard input does. It stays in the
+    session of the terminal, which sudo knows it by.
+    """
 
 
 class Child:
@@ -147,7 +149,7 @@ class Child:
             try:
                 self._process = await asyncio.create_subprocess_exec(
                     *self.plan.command, env=environment, cwd=self.plan.folder, stdin=given, stdout=log, stderr=log,
-                    start_new_session=True,
+                    start_new_session=not self.plan.is_ended_by_input,
                 )  # fmt: skip
             except OSError as err:
                 raise StackError(f"{self.plan.command[0]} cannot be started: {err.strerror or err}") from err

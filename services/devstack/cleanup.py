@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +29,8 @@ class Leftover:
 
     pid: int
     title: str
-    is_guest: bool = False
-    """A hypervisor's, not a service's."""
+    kind: str = "service"
+    """`service`, `supervisor`, or `guest`: a hypervisor's."""
 
 
 def leftovers(folder: Folder) -> list[Leftover]:
@@ -39,9 +39,9 @@ def leftovers(folder: Folder) -> list[Leftover]:
     return [found for pid, words in _command_lines() if pid not in own and (found := _judge(pid, words, folder))]
 
 
-async def clean(folder: Folder) -> list[str]:
-    """Ends the services among them, asked first and then killed; says what was done, one line each."""
-    found = [item for item in leftovers(folder) if not item.is_guest]
+async def clean(folder: Folder, kinds: Collection[str] = ("service",)) -> list[str]:
+    """Ends those of these kinds, asked first and then killed; says what was done, one line each."""
+    found = [item for item in leftovers(folder) if item.kind in kinds]
     for number, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, KILL_SECONDS)):
         deadline = time.monotonic() + seconds
         left = _signalled(found, number)
@@ -59,11 +59,12 @@ def _judge(pid: int, words: list[str], folder: Folder) -> Leftover | None:
         return None
     program = Path(words[0]).name
     if program.startswith(("qemu", "libvirtd", "virtqemud", "dnsmasq")):
-        return Leftover(pid, program, is_guest=True)
+        return Leftover(pid, program, "guest")
+    if "services.devstack" in words:
+        return Leftover(pid, "supervisor", "supervisor")
     for word in words:
         if word.startswith(_SERVICE_WORDS):
-            title = "etcd" if word.startswith("--data-dir") else word
-            return None if title == "services.devstack" else Leftover(pid, title)
+            return Leftover(pid, "etcd" if word.startswith("--data-dir") else word)
     return None
 
 

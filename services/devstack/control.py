@@ -32,7 +32,7 @@ async def start_detached(folder: Folder, arguments: Sequence[str], say: Say) -> 
     """Starts a supervisor on its own and returns when everything is up. Raises StackError with its last words."""
     folder.make()
     log = folder.log_of("stack")
-    shown = log.stat().st_size if log.exists() else 0
+    tail = _Tail(log, log.stat().st_size if log.exists() else 0, say)
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "services.devstack", "up", "--state", str(folder.path), *arguments,
@@ -42,11 +42,12 @@ async def start_detached(folder: Folder, arguments: Sequence[str], say: Say) -> 
     while time.monotonic() < deadline:
         record = stacks.in_folder(folder.path)
         is_up = record is not None and record.pid == process.pid and record.is_ready
-        shown = _show(log, shown, say if process.returncode is None else _silent)
+        tail.read()
         if is_up:
+            tail.flush()
             return
         if process.returncode is not None:
-            raise StackError(_without_name(last_words(log)), process.returncode)
+            raise StackError(tail.last or last_words(log), process.returncode)
         await asyncio.sleep(POLL_SECONDS)
     process.terminate()
     raise StackError(f"the cloud was not up within {START_SECONDS:g} s: {last_words(log)}")
@@ -60,7 +61,7 @@ async def end(folder: Folder, say: Say, *, is_purged: bool) -> None:
     if record is not None and is_held(folder):
         say(f"ending the cloud {record.name} in {folder.path}")
         await _stop(folder, record)
-    for line in await cleanup.clean(folder):
+    for line in await cleanup.clean(folder, ("supervisor", "service")):
         say(line)
     if is_purged:
         await _purge(folder)
@@ -133,20 +134,28 @@ def _processes(folder: Folder) -> list[dict[str, Any]]:
     return found
 
 
-def _show(log: Path, shown: int, say: Say) -> int:
-    """Passes on what the supervisor has said since."""
-    with log.open("rb") as handle:
-        handle.seek(shown)
-        text = handle.read()
-    whole = text[: text.rfind(b"\n") + 1]
-    for line in whole.decode(errors="replace").splitlines():
-        say(_without_name(line))
-    return shown + len(whole)
+class _Tail:
+    """Passes on what the supervisor says; its last line is kept back, since that may be the one that ends it."""
 
+    def __init__(self, log: Path, shown: int, say: Say) -> None:
+        self._log = log
+        self._shown = shown
+        self._say = say
+        self.last = ""
 
-def _without_name(line: str) -> str:
-    return line.removeprefix("moln: ")
+    def read(self) -> None:
+        """Takes in what is new."""
+        with self._log.open("rb") as handle:
+            handle.seek(self._shown)
+            text = handle.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        self._shown += len(whole)
+        for line in whole.decode(errors="replace").splitlines():
+            self.flush()
+            self.last = line.removeprefix("moln: ")
 
-
-def _silent(_: str) -> None:
-    return
+    def flush(self) -> None:
+        """Passes on the line that was kept back."""
+        if self.last:
+            self._say(self.last)
+        self.last = ""

@@ -134,6 +134,8 @@ class Memory:
     ports: dict[str, int] | None = None
     network: str = ""
     """Default network, in CIDR notation."""
+    keeps_guests: bool = False
+    """The last run left its guests running on purpose."""
 
 
 def load_memory(folder: Folder) -> Memory | None:

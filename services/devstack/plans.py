@@ -6,7 +6,7 @@ import asyncio
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from services.common.store import server
@@ -15,6 +15,7 @@ from services.devstack.errors import StackError
 from services.devstack.layout import Folder
 from services.devstack.ports import address
 
+ROOT_STOP_SECONDS = 90.0
 SERVICES = ("api", "scheduler", "imagesvc", "netsvc")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 Value = str | int | float | bool | list[str]
@@ -57,6 +58,30 @@ def service_plan(folder: Folder, name: str, ports: Mapping[str, int]) -> ChildPl
 def agent_plan(folder: Folder, name: str, settings: Mapping[str, Value]) -> ChildPlan:
     """The agent of one or many hosts; its state is in the folder of that name."""
     return _python_plan(folder, name, "services.hostagent", {"state_dir": str(folder.state_of(name)), **settings})
+
+
+def libvirtd_plan(folder: Folder) -> ChildPlan:
+    """The stack's own libvirtd. Needs root."""
+    return ChildPlan(
+        name="libvirtd",
+        command=(sys.executable, "-m", "services.devstack.libvirtd", "--state", str(folder.state_of("libvirt"))),
+        log=folder.log_of("libvirtd"),
+        ready_file=folder.ready_of("libvirtd"),
+        state_dir=folder.path,
+    )
+
+
+def root_plan(folder: Folder, plans_file: Path, words: Sequence[str]) -> ChildPlan:
+    """What runs other processes as root; `words` begin its command line."""
+    return ChildPlan(
+        name="root",
+        command=(*words, "-m", "services.devstack.rooted", str(plans_file)),
+        log=folder.log_of("root"),
+        ready_file=folder.ready_of("root"),
+        state_dir=folder.path,
+        is_ended_by_input=True,
+        stop_seconds=ROOT_STOP_SECONDS,
+    )
 
 
 def _python_plan(folder: Folder, name: str, module: str, settings: Mapping[str, Value]) -> ChildPlan:

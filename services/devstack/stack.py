@@ -9,6 +9,7 @@ import itertools
 import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -24,10 +25,12 @@ from services.devstack import bootstrap, cleanup
 from services.devstack.children import ChildPlan
 from services.devstack.errors import REFUSED, StackError
 from services.devstack.layout import Folder, Memory, load_memory, save_memory
+from services.devstack.libvirtd import LibvirtdFolder
 from services.devstack.networks import choose_network
-from services.devstack.nodes import NodePlan, sim_plan
-from services.devstack.plans import SERVICES, Value, agent_plan, etcd_plan, service_plan
+from services.devstack.nodes import NodePlan, ask_for_root, look, real_plan, sim_plan, sudo_words
+from services.devstack.plans import SERVICES, Value, agent_plan, etcd_plan, libvirtd_plan, root_plan, service_plan
 from services.devstack.ports import address, choose
+from services.devstack.rooted import write_plans
 from services.devstack.supervisor import Supervisor
 
 IMPATIENT_SECONDS = 2.0
@@ -95,12 +98,20 @@ class _Stack:
         self._wishes = wishes
         self._say = say
         self._ports = memory.ports or {}
+        self._real = self._real_node() if wishes.has_real_host else None
         pid = os.getpid()
         self.record = StackRecord(
             name=memory.name, state_dir=str(folder.path), endpoint=address(self._ports["api"]),
             token_file=str(folder.token_file), pid=pid, start_ticks=process_start_ticks(pid),
             start_time=datetime.now(UTC).isoformat(timespec="seconds"),
         )  # fmt: skip
+
+    def _real_node(self) -> NodePlan:
+        """The best real node; where sudo would be needed and is refused, the next best."""
+        machine = look(may_ask=sys.stdin.isatty())
+        if machine.has_sudo and not ask_for_root():
+            machine = replace(machine, has_sudo=False)
+        return real_plan(machine, LibvirtdFolder(self._folder.state_of("libvirt")).uri)
 
     def announce(self, *, is_ready: bool) -> None:
         """Lets the clients on this machine know."""
@@ -146,14 +157,25 @@ class _Stack:
             for node in nodes:
                 file = self._folder.state_of(node.name) / "host.json"
                 await bootstrap.write_identities(api, file, node.hosts, address(self._ports["nodes"]))
-            await supervisor.start([self._agent(node) for node in nodes])
+                await self._start_node(supervisor, node)
             await bootstrap.wait_until_up(api, [name for node in nodes for name in node.hosts])
         for node in nodes:
             self._say(f"{node.words}: up")
 
     def _nodes(self) -> list[NodePlan]:
-        count = self._memory.sim_hosts
-        return [sim_plan(count)] if count else []
+        real = [self._real] if self._real else []
+        return [*real, *([sim_plan(self._memory.sim_hosts)] if self._memory.sim_hosts else [])]
+
+    async def _start_node(self, supervisor: Supervisor, node: NodePlan) -> None:
+        """An agent, and what it needs before it; by sudo where root is needed."""
+        stages = [[libvirtd_plan(self._folder)]] if node.has_own_libvirtd else []
+        stages.append([self._agent(node)])
+        if node.is_by_sudo:
+            file = self._folder.config / "root.json"
+            write_plans(file, stages)
+            stages = [[root_plan(self._folder, file, sudo_words())]]
+        for stage in stages:
+            await supervisor.start(stage)
 
     def _agent(self, node: NodePlan) -> ChildPlan:
         settings: dict[str, Value] = {
@@ -175,10 +197,15 @@ def _remember(folder: Folder, wishes: Wishes) -> Memory:
     if former is None:
         taken = [memory.network for record in others if (memory := load_memory(Folder(Path(record.state_dir))))]
         name = wishes.name or _free_name(folder, {record.name for record in others})
-        return Memory(name, wishes.sim_hosts, choose(None), choose_network(taken))
+        return Memory(name, wishes.sim_hosts, choose(None), choose_network(taken), wishes.keep_guests)
     if wishes.name and wishes.name != former.name:
         former = replace(former, name=wishes.name)
-    return replace(former, sim_hosts=max(former.sim_hosts, wishes.sim_hosts), ports=choose(former.ports))
+    return replace(
+        former,
+        sim_hosts=max(former.sim_hosts, wishes.sim_hosts),
+        ports=choose(former.ports),
+        keeps_guests=wishes.keep_guests,
+    )
 
 
 def _free_name(folder: Folder, taken: set[str]) -> str:

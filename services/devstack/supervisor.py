@@ -15,8 +15,9 @@ Say = Callable[[str], None]
 class Supervisor:
     """Runs children in a task group of its own; leaving the context ends all of them."""
 
-    def __init__(self, folder: Folder, say: Say) -> None:
+    def __init__(self, folder: Folder, say: Say, *, writes_status: bool = True) -> None:
         self._folder = folder
+        self._writes_status = writes_status
         self._say = say
         self._tasks = asyncio.TaskGroup()
         self._stages: list[list[Child]] = []
@@ -61,6 +62,8 @@ class Supervisor:
 
     def _write(self) -> None:
         """Tells `moln dev status` how things are."""
+        if not self._writes_status:
+            return
         fresh = self._folder.processes.with_suffix(".new")
         fresh.write_text(json.dumps([child.describe() for child in self.children], indent=2))
         fresh.replace(self._folder.processes)
