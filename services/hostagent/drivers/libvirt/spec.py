@@ -99,6 +99,7 @@ class DomainSpec:
     has_agent_channel: bool = False
     has_balloon: bool = True
     has_usb: bool = False
+    scsi_controller: str = ""
 
     @property
     def uid(self) -> str:

@@ -121,6 +121,8 @@ def _fixed_devices(devices: Element, spec: DomainSpec) -> None:
         _graphics(devices, spec.graphics)
     else:
         SubElement(SubElement(devices, "video"), "model", {"type": "none"})
+    if spec.scsi_controller:
+        SubElement(devices, "controller", {"type": "scsi", "index": "0", "model": spec.scsi_controller})
     if not spec.has_usb:
         SubElement(devices, "controller", {"type": "usb", "model": "none"})
     SubElement(devices, "memballoon", {"model": "virtio" if spec.has_balloon else "none"})

@@ -1,0 +1,311 @@
+"""One hypervisor as a driver of the agent: deeds in tasks, looks, events, consoles, inventory. Wires, decides nothing.
+
+What is on the host is read from two places that must agree in the end: the domains that carry moln's mark, and the
+folders of VMs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import shutil
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from moln.compute.v1.host_pb2 import HostInventory
+from moln.compute.v1.vm_pb2 import VmStatus
+from moln.image.v1.image_pb2 import Datastore
+from services.common.domain.errors import MolnError
+from services.common.obs.logs import get_logger
+from services.common.runtime import Background
+from services.hostagent.drivers.libvirt.compose import Endpoint, default_cpu
+from services.hostagent.drivers.libvirt.connection import DomainEvent, LibvirtConnection
+from services.hostagent.drivers.libvirt.console import GuestConsole, read_log, trim_log
+from services.hostagent.drivers.libvirt.deeds import Deeds
+from services.hostagent.drivers.libvirt.guests import Guests
+from services.hostagent.drivers.libvirt.inventory import (
+    CpuTime,
+    HostFacts,
+    read_cpu_time,
+    read_facts,
+    read_used_memory_mib,
+)
+from services.hostagent.drivers.libvirt.observe import Observed
+from services.hostagent.drivers.libvirt.probe import Acceleration, find_acceleration
+from services.hostagent.drivers.ports import DONE, INTERRUPTED, Deed, End, Load, Outcome, Power, Seen, Work
+from services.hostagent.network.bridges import Bridges
+from services.hostagent.storage.cache import ImageCache
+from services.hostagent.storage.disks import DiskMaker, Fetch, is_visible
+from services.hostagent.storage.folders import NodeFolders, VmFolder, VmRecord
+
+MIB = 1024 * 1024
+BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
+TIDY_SECONDS = 30.0
+NO_BRIDGES = "guests have no network but the hypervisor's own user mode: the agent is not root"
+
+
+@dataclass(slots=True)
+class _UnderWay:
+    """A deed that is being done."""
+
+    task: asyncio.Task[None] | None = None
+    is_interrupted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DriverOptions:
+    """What the driver is told. `domain_type`: `auto`, `kvm` or `qemu`."""
+
+    host_id: int
+    cloud_uid: str
+    state: Path
+    uri: str
+    max_deeds: int = 4
+    domain_type: str = "auto"
+    has_bridges: bool = field(default_factory=lambda: os.geteuid() == 0)
+
+
+class LibvirtDriver:
+    """A context: on entering it has spoken to the hypervisor; on leaving nothing of it runs on, guests excepted."""
+
+    name = "libvirt"
+
+    def __init__(self, options: DriverOptions, fetch: Fetch) -> None:
+        self._options = options
+        self._is_test = options.uri.startswith("test:")
+        self._connection = LibvirtConnection(options.uri)
+        self._guests = Guests(self._connection)
+        self._folders = NodeFolders(options.state)
+        self._bridges = Bridges() if options.has_bridges and not self._is_test else None
+        disks = DiskMaker(ImageCache(self._folders.cache), fetch)
+        self._deeds = Deeds(self._guests, self._folders, disks, self._bridges)
+        self._background = Background()
+        self._slots = asyncio.Semaphore(options.max_deeds)
+        self._under_way: dict[str, _UnderWay] = {}
+        self._uids: dict[int, str] = {}
+        self._statuses: dict[str, VmStatus] = {}
+        self._changed: set[str] = set()
+        self._wake = asyncio.Event()
+        self._heard: Callable[[Seen], None] = lambda _seen: None
+        # The test driver's guests live and die with this process.
+        self._boot_id = str(uuid.uuid4()) if self._is_test else BOOT_ID_FILE.read_text().strip()
+        self._acceleration = Acceleration("test")
+        self._last_cpu: CpuTime | None = None
+        self._log = get_logger("libvirt")
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """The test driver has guests without consoles."""
+        return frozenset({"power"}) if self._is_test else frozenset({"power", "console", "console_log"})
+
+    async def __aenter__(self) -> Self:
+        """Raises MolnError HYPERVISOR_FAILED where the hypervisor does not answer."""
+        self._folders.make()
+        self._connection.listen(self._happened)
+        facts = await self._facts()
+        self._acceleration = await self._find_acceleration(facts)
+        self._deeds.endpoint = Endpoint(
+            self._options.cloud_uid, self._acceleration.domain_type, facts.architecture, self._bridges is not None
+        )
+        await self._background.__aenter__()
+        self._background.start(self._tell_changes(), name="libvirt-events")
+        self._background.start(self._tidy_for_ever(), name="libvirt-tidy")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._background.__aexit__(kind, error, trace)
+        await self._connection.close()
+
+    # Power
+
+    def begin(self, work: Work) -> None:
+        """Begins a deed, as a task of its own; starts wait for one of the few slots."""
+        under_way = self._under_way[work.uid] = _UnderWay()
+        self._uids[work.vm_id] = work.uid
+        under_way.task = self._background.start(self._run(work, under_way), name=f"{work.deed.value} {work.vm_id}")
+
+    def interrupt(self, host_id: int, vm_id: int) -> None:
+        """Cancels the deed under way; a start undoes what it has made."""
+        under_way = self._under_way.get(self._uids.get(vm_id, ""))
+        if under_way is not None and under_way.task is not None and not under_way.is_interrupted:
+            under_way.is_interrupted = True
+            under_way.task.cancel()
+
+    def remember(self, status: VmStatus, vm_id: int) -> None:
+        """Keeps the status in the VM's folder, where there is one yet."""
+        self._statuses[status.uid] = status
+        self._folders.vm(status.uid).remember(status)
+
+    async def _run(self, work: Work, under_way: _UnderWay) -> None:
+        try:
+            outcome = await self._do(work)
+        except asyncio.CancelledError:
+            if not under_way.is_interrupted:
+                raise
+            outcome = INTERRUPTED
+        except Exception as err:  # noqa: BLE001 -- a defect must end the deed, not the agent
+            self._log.exception("deed failed by a defect", vm_id=work.vm_id, deed=work.deed.value)
+            outcome = Outcome(False, None, f"a defect of the agent: {type(err).__name__}: {err}", work.deed.value)
+        self._under_way.pop(work.uid, None)
+        self._keep_status(work, outcome)
+        work.done(work, outcome)
+
+    async def _do(self, work: Work) -> Outcome:
+        if work.deed is not Deed.START:
+            return await self._deeds.do(work)
+        async with self._slots:
+            return await self._deeds.do(work)
+
+    def _keep_status(self, work: Work, outcome: Outcome) -> None:
+        """The folder that a start has made did not exist yet when the claim was remembered."""
+        if work.deed is Deed.ERASE and outcome is DONE:
+            self._statuses.pop(work.uid, None)
+            self._uids.pop(work.vm_id, None)
+        elif work.uid in self._statuses:
+            self._folders.vm(work.uid).remember(self._statuses[work.uid])
+
+    # Recovery
+
+    async def look(self, host_id: int) -> Sequence[Seen]:
+        """Guests by the hypervisor's domains and by the folders of VMs."""
+        domains = {seen.mark.uid: seen for seen in await self._guests.all() if self._is_ours(seen)}
+        records = await asyncio.to_thread(self._folders.records)
+        folders = {record.uid: record for record in records if record.cloud_uid == self._options.cloud_uid}
+        return [self._seen(uid, domains.get(uid), folders.get(uid)) for uid in domains.keys() | folders.keys()]
+
+    def listen(self, heard: Callable[[Seen], None]) -> None:
+        """`heard` is called soon after the hypervisor's event, with what is read then."""
+        self._heard = heard
+
+    def _happened(self, event: DomainEvent) -> None:
+        self._changed.add(event.uid)
+        self._wake.set()
+
+    async def _tell_changes(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            changed, self._changed = self._changed, set()
+            try:
+                for seen in await self._look_at(changed):
+                    self._heard(seen)
+            except MolnError as err:
+                self._log.warning("the hypervisor does not answer", error=err.message)
+
+    async def _look_at(self, uids: set[str]) -> Sequence[Seen]:
+        if "" in uids:
+            return await self.look(self._options.host_id)
+        found = [(uid, await self._guests.observe(uid), self._folders.vm(uid).record()) for uid in uids]
+        return [
+            self._seen(uid, domain, record)
+            for uid, domain, record in found
+            if (domain is not None and self._is_ours(domain)) or (record is not None and self._is_own_record(record))
+        ]
+
+    def _is_ours(self, seen: Observed) -> bool:
+        return seen.mark.cloud_uid == self._options.cloud_uid
+
+    def _is_own_record(self, record: VmRecord) -> bool:
+        return record.cloud_uid == self._options.cloud_uid
+
+    def _seen(self, uid: str, domain: Observed | None, record: VmRecord | None) -> Seen:
+        folder = self._folders.vm(uid)
+        vm_id, epoch = (domain.mark.vm_id, domain.mark.epoch) if domain else (0, 0)
+        if record is not None:
+            vm_id, epoch = record.vm_id, record.epoch
+        self._uids.setdefault(vm_id, uid)
+        power = domain.power if domain is not None else Power.OFF
+        end = domain.end if domain is not None else End.NONE
+        if power is Power.OFF and folder.halt_file.exists():
+            end = End.BY_AGENT
+        return Seen(self._options.host_id, vm_id, uid, epoch, power, end, self._status(folder, uid))
+
+    def _status(self, folder: VmFolder, uid: str) -> VmStatus | None:
+        return self._statuses.get(uid) or folder.status()
+
+    # Consoles
+
+    async def open_console(self, host_id: int, uid: str) -> GuestConsole:
+        """The guest's serial console; who had it before loses it."""
+        return await GuestConsole.open(self._connection, uid)
+
+    async def console_log(self, host_id: int, uid: str, max_bytes: int) -> bytes:
+        """The newest part of the file that the hypervisor writes."""
+        return await asyncio.to_thread(read_log, self._folders.vm(uid).console_log, max_bytes)
+
+    # Hosts
+
+    def boot_id(self, host_id: int) -> str:
+        """The kernel's; of the test driver one that changes with this process."""
+        return self._boot_id
+
+    async def inventory(self, host_id: int, datastores: Sequence[Datastore]) -> HostInventory:
+        """Hardware, hypervisor, and which of the datastores the node sees itself."""
+        self._deeds.see(datastores)
+        facts = await self._facts()
+        kind = facts.hypervisor if self._is_test else self._acceleration.domain_type
+        return HostInventory(
+            cpus=facts.cpus, memory_mib=facts.memory_mib, disk_mib=await asyncio.to_thread(self._disk_mib),
+            driver=self.name, hypervisor=kind, hypervisor_version=facts.hypervisor_version,
+            architecture=facts.architecture, cpu_model=facts.cpu_model, numa_nodes=facts.numa_nodes,
+            hostname=platform.node() if self._is_test else facts.hostname, capabilities=sorted(self.capabilities),
+            warnings=self._warnings(), visible_datastore_ids=[store.id for store in datastores if is_visible(store)],
+        )  # fmt: skip
+
+    async def load(self, host_id: int) -> Load:
+        """Since the last call; 0 where the hypervisor does not tell."""
+        now = await self._connection.call(read_cpu_time, what="asking for the host's load")
+        memory_mib = await self._connection.call(read_used_memory_mib, what="asking for the host's memory")
+        before, self._last_cpu = self._last_cpu, now
+        if now is None or before is None or now.total_s <= before.total_s:
+            return Load(0.0, memory_mib)
+        share = (now.busy_s - before.busy_s) / (now.total_s - before.total_s)
+        return Load(max(0.0, share) * 100 * (os.cpu_count() or 1), memory_mib)
+
+    async def clean_up(self) -> None:
+        """Removes what guests that are off leave in the hypervisor and on the network; their disks stay."""
+        for seen in await self._guests.all():
+            if self._is_ours(seen) and seen.power is Power.OFF:
+                await self._guests.undefine(seen.mark.uid)
+        if self._bridges is not None:
+            records = await asyncio.to_thread(self._folders.records)
+            await self._bridges.release({name for record in records for name in record.bridges})
+
+    async def _facts(self) -> HostFacts:
+        return await self._connection.call(read_facts, what="asking what the host is")
+
+    async def _find_acceleration(self, facts: HostFacts) -> Acceleration:
+        if self._is_test:
+            return Acceleration("test")
+        if self._options.domain_type != "auto":
+            return Acceleration(self._options.domain_type)
+        cpu = default_cpu("kvm")
+        found = await find_acceleration(self._connection, facts.domain_types, self._options.state, self._boot_id, cpu)
+        self._log.info("guests run with", type=found.domain_type, warning=found.warning)
+        return found
+
+    def _warnings(self) -> list[str]:
+        network = NO_BRIDGES if self._bridges is None and not self._is_test else ""
+        return [warning for warning in (self._acceleration.warning, network) if warning]
+
+    def _disk_mib(self) -> int:
+        """Room on the file system of the VMs' folder that is free or moln's own."""
+        free = shutil.disk_usage(self._options.state).free
+        return (free + self._folders.used_bytes()) // MIB
+
+    async def _tidy_for_ever(self) -> None:
+        """Keeps the logs of consoles within bounds: a guest may write without end."""
+        while True:
+            await asyncio.sleep(TIDY_SECONDS)
+            await asyncio.to_thread(self._trim_logs)
+
+    def _trim_logs(self) -> None:
+        for log in self._folders.vms.glob("*/console.log"):
+            trim_log(log)
