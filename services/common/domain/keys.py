@@ -63,7 +63,14 @@ KEYS = KeyTable(
         KeyRow("process", "", records_pb2.ProcessRecord, "each process", 4 * KIB, _PROCESS, "A running process."),
         KeyRow("leader", "", records_pb2.LeaderRecord, "each leader", 1 * KIB, _PROCESS, "Who leads."),
         KeyRow(
-            "lane", "*", records_pb2.CounterRecord, "each process", 1 * KIB, "the life of its process", "Batches sent."
+            "lane",
+            "*",
+            records_pb2.CounterRecord,
+            "each process",
+            1 * KIB,
+            "the life of its process",
+            "Batches sent.",
+            revision_only=True,
         ),
         KeyRow("counter", "", records_pb2.CounterRecord, "every service", 1 * KIB, "for ever", "Next free id."),
         KeyRow("cloud", "", records_pb2.CloudRecord, "api", 4 * KIB, "for ever", "What the cloud shares."),
