@@ -57,9 +57,10 @@ class Process:
         return forget
 
     async def run(self) -> None:
-        """Ticks until cancelled."""
+        """Ticks until cancelled; the first tick is the caller's."""
         is_away = False
         while True:
+            await asyncio.sleep(min(self._settings.tick, self._settings.lease_ttl / 2))
             try:
                 await self.tick()
                 is_away = False
@@ -68,7 +69,6 @@ class Process:
                     log.warning("tick failed", error=str(err))
                 is_away = True
                 self._check_lapse()
-            await asyncio.sleep(min(self._settings.tick, self._settings.lease_ttl / 2))
 
     async def tick(self) -> None:
         """Renews the lease, or makes one, and writes the record."""
