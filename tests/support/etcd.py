@@ -30,7 +30,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class EtcdServer:
     """One etcd. `start()` returns when it answers; `close()` ends it and removes its data.
 
-    With `on_port` it listens on a TCP port of 127.0.0.1 instead of a socket; `flags` come last and win.
+    With `on_port` it listens on a TCP port of 127.0.0.1 instead of a socket; `flags` come last and win. Without
+    `waits`, start() returns at once.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class EtcdServer:
         quota_bytes: int = server.QUOTA_BYTES,
         max_request_bytes: int = server.MAX_REQUEST_BYTES,
         flags: Sequence[str] = (),
+        waits: bool = True,
     ) -> None:
         memory = Path("/dev/shm")
         self.folder = Path(tempfile.mkdtemp(prefix="moln-etcd-", dir=memory if os.access(memory, os.W_OK) else None))
@@ -47,6 +49,7 @@ class EtcdServer:
         self._quota = quota_bytes
         self._max_request = max_request_bytes
         self._flags = list(flags)
+        self._waits = waits
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -74,7 +77,8 @@ class EtcdServer:
                 env={**os.environ, MARK: mark}, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 preexec_fn=_die_with_parent,
             )  # fmt: skip
-        eventually_sync(self._answers, what=f"etcd answers at {self.endpoint}")
+        if self._waits:
+            eventually_sync(self._answers, what=f"etcd answers at {self.endpoint}")
 
     def kill(self) -> None:
         """kill -9."""
