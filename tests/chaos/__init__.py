@@ -1,0 +1,1 @@
+"""Kill, stall and cut: what the whole stack makes of it."""

@@ -1,0 +1,36 @@
+"""What the simulated hypervisors ran, read from their own journal: the truth that the store is held against."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from services.hostagent.drivers.sim.journal import read_history, read_state
+
+
+def running(journal: Path) -> Counter[str]:
+    """How many guests of each uid run now, over all hosts."""
+    return Counter(guest.uid for guest in read_state(journal).guests.values() if guest.is_running)
+
+
+def present(journal: Path) -> set[str]:
+    """The uids of which anything is on any host."""
+    return {guest.uid for guest in read_state(journal).guests.values()}
+
+
+def ever_twice(journal: Path) -> set[str]:
+    """The uids that at any moment ran on two hosts at once: there must be none."""
+    hosts: dict[str, set[str]] = {}
+    twice: set[str] = set()
+    for fields in read_history(journal):
+        match fields:
+            case ["R", host, _, uid, *_]:
+                hosts.setdefault(uid, set()).add(host)
+                if len(hosts[uid]) > 1:
+                    twice.add(uid)
+            case ["S" | "E", host, _, uid, *_]:
+                hosts.get(uid, set()).discard(host)
+            case ["B", host, *_]:
+                for where in hosts.values():
+                    where.discard(host)
+    return twice
