@@ -20,25 +20,24 @@ class Bridges:
         self._held: Counter[str] = Counter()
 
     @asynccontextmanager
-    async def held(self, specs: Sequence[BridgeSpec]) -> AsyncIterator[None]:
-        """All of them are there while the block lasts, in which the guest's interfaces come onto them.
+    async def held(self, names: Sequence[str]) -> AsyncIterator[None]:
+        """None of them is removed while the block lasts; what nobody uses after it goes.
 
-        Raises NetworkError. Bridges that nobody uses after a failure are removed again.
+        In the block a guest starts: its interfaces are on the bridges when it is left, or it has failed.
         """
-        names = [spec.name for spec in specs]
         self._held.update(names)
-        is_done = False
         try:
-            async with self._lock:
-                for spec in specs:
-                    await asyncio.to_thread(netlink.ensure, spec)
-                    await nat.ensure(spec)
             yield
-            is_done = True
         finally:
             self._held.subtract(names)
-            if not is_done:
-                await self.release(names)
+            await self.release(names)
+
+    async def ensure(self, specs: Iterable[BridgeSpec]) -> None:
+        """Makes them, or brings those that are there to what is asked for. Raises NetworkError."""
+        async with self._lock:
+            for spec in specs:
+                await asyncio.to_thread(netlink.ensure, spec)
+                await nat.ensure(spec)
 
     async def release(self, names: Iterable[str]) -> None:
         """Removes those that are moln's and have no interface left; the others stay."""

@@ -23,10 +23,10 @@ from moln.image.v1.image_pb2 import Datastore
 from services.common.domain.errors import MolnError
 from services.common.obs.logs import get_logger
 from services.common.runtime import Background
+from services.hostagent.drivers.deeds import Deeds
 from services.hostagent.drivers.libvirt.compose import Endpoint, default_cpu
 from services.hostagent.drivers.libvirt.connection import DomainEvent, LibvirtConnection
 from services.hostagent.drivers.libvirt.console import GuestConsole, read_log, trim_log
-from services.hostagent.drivers.libvirt.deeds import Deeds
 from services.hostagent.drivers.libvirt.guests import Guests
 from services.hostagent.drivers.libvirt.inventory import (
     CpuTime,
@@ -37,7 +37,8 @@ from services.hostagent.drivers.libvirt.inventory import (
 )
 from services.hostagent.drivers.libvirt.observe import Observed
 from services.hostagent.drivers.libvirt.probe import Acceleration, find_acceleration
-from services.hostagent.drivers.ports import DONE, INTERRUPTED, Deed, End, Load, Outcome, Power, Seen, Work
+from services.hostagent.drivers.libvirt.work import GuestWork
+from services.hostagent.drivers.ports import Deed, End, Load, Outcome, Power, Seen, Work
 from services.hostagent.network.bridges import Bridges
 from services.hostagent.storage.cache import ImageCache
 from services.hostagent.storage.disks import DiskMaker, Fetch, is_visible
@@ -47,14 +48,6 @@ MIB = 1024 * 1024
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 TIDY_SECONDS = 30.0
 NO_BRIDGES = "guests have no network but the hypervisor's own user mode: the agent is not root"
-
-
-@dataclass(slots=True)
-class _UnderWay:
-    """A deed that is being done."""
-
-    task: asyncio.Task[None] | None = None
-    is_interrupted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +76,9 @@ class LibvirtDriver:
         self._folders = NodeFolders(options.state)
         self._bridges = Bridges() if options.has_bridges and not self._is_test else None
         disks = DiskMaker(ImageCache(self._folders.cache), fetch)
-        self._deeds = Deeds(self._guests, self._folders, disks, self._bridges)
+        self._work = GuestWork(self._guests, self._folders, disks, self._bridges)
+        self._deeds = Deeds(self._perform, options.max_deeds)
         self._background = Background()
-        self._slots = asyncio.Semaphore(options.max_deeds)
-        self._under_way: dict[str, _UnderWay] = {}
-        self._uids: dict[int, str] = {}
         self._statuses: dict[str, VmStatus] = {}
         self._changed: set[str] = set()
         self._wake = asyncio.Event()
@@ -109,7 +100,7 @@ class LibvirtDriver:
         self._connection.listen(self._happened)
         facts = await self._facts()
         self._acceleration = await self._find_acceleration(facts)
-        self._deeds.endpoint = Endpoint(
+        self._work.endpoint = Endpoint(
             self._options.cloud_uid, self._acceleration.domain_type, facts.architecture, self._bridges is not None
         )
         await self._background.__aenter__()
@@ -120,56 +111,32 @@ class LibvirtDriver:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self._deeds.close()
         await self._background.__aexit__(kind, error, trace)
         await self._connection.close()
 
     # Power
 
     def begin(self, work: Work) -> None:
-        """Begins a deed, as a task of its own; starts wait for one of the few slots."""
-        under_way = self._under_way[work.uid] = _UnderWay()
-        self._uids[work.vm_id] = work.uid
-        under_way.task = self._background.start(self._run(work, under_way), name=f"{work.deed.value} {work.vm_id}")
+        """Begins a deed, as a task of its own; all but those that wait for a guest take one of the few places."""
+        self._deeds.begin(work)
 
     def interrupt(self, host_id: int, vm_id: int) -> None:
         """Cancels the deed under way; a start undoes what it has made."""
-        under_way = self._under_way.get(self._uids.get(vm_id, ""))
-        if under_way is not None and under_way.task is not None and not under_way.is_interrupted:
-            under_way.is_interrupted = True
-            under_way.task.cancel()
+        self._deeds.interrupt(host_id, vm_id)
 
     def remember(self, status: VmStatus, vm_id: int) -> None:
         """Keeps the status in the VM's folder, where there is one yet."""
         self._statuses[status.uid] = status
         self._folders.vm(status.uid).remember(status)
 
-    async def _run(self, work: Work, under_way: _UnderWay) -> None:
-        try:
-            outcome = await self._do(work)
-        except asyncio.CancelledError:
-            if not under_way.is_interrupted:
-                raise
-            outcome = INTERRUPTED
-        except Exception as err:  # noqa: BLE001 -- a defect must end the deed, not the agent
-            self._log.exception("deed failed by a defect", vm_id=work.vm_id, deed=work.deed.value)
-            outcome = Outcome(False, None, f"a defect of the agent: {type(err).__name__}: {err}", work.deed.value)
-        self._under_way.pop(work.uid, None)
-        self._keep_status(work, outcome)
-        work.done(work, outcome)
-
-    async def _do(self, work: Work) -> Outcome:
-        if work.deed is not Deed.START:
-            return await self._deeds.do(work)
-        async with self._slots:
-            return await self._deeds.do(work)
-
-    def _keep_status(self, work: Work, outcome: Outcome) -> None:
-        """The folder that a start has made did not exist yet when the claim was remembered."""
-        if work.deed is Deed.ERASE and outcome is DONE:
+    async def _perform(self, work: Work) -> Outcome:
+        outcome = await self._work.perform(work)
+        if work.deed is Deed.ERASE and outcome.is_done:
             self._statuses.pop(work.uid, None)
-            self._uids.pop(work.vm_id, None)
-        elif work.uid in self._statuses:
+        elif work.uid in self._statuses:  # the folder that a start makes was not there when the claim was remembered
             self._folders.vm(work.uid).remember(self._statuses[work.uid])
+        return outcome
 
     # Recovery
 
@@ -220,7 +187,6 @@ class LibvirtDriver:
         vm_id, epoch = (domain.mark.vm_id, domain.mark.epoch) if domain else (0, 0)
         if record is not None:
             vm_id, epoch = record.vm_id, record.epoch
-        self._uids.setdefault(vm_id, uid)
         power = domain.power if domain is not None else Power.OFF
         end = domain.end if domain is not None else End.NONE
         if power is Power.OFF and folder.halt_file.exists():
@@ -248,7 +214,7 @@ class LibvirtDriver:
 
     async def inventory(self, host_id: int, datastores: Sequence[Datastore]) -> HostInventory:
         """Hardware, hypervisor, and which of the datastores the node sees itself."""
-        self._deeds.see(datastores)
+        self._work.see(datastores)
         facts = await self._facts()
         kind = facts.hypervisor if self._is_test else self._acceleration.domain_type
         return HostInventory(

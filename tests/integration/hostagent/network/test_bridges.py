@@ -6,9 +6,11 @@ import asyncio
 import ipaddress
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,18 +32,24 @@ def own_network() -> Iterator[None]:
         yield
 
 
+@asynccontextmanager
+async def used(bridges: Bridges, spec: BridgeSpec) -> AsyncIterator[None]:
+    async with bridges.held([spec.name]):
+        await bridges.ensure([spec])
+        yield
+
+
 async def test_a_bridge_carries_its_mark_gateway_and_mtu_and_making_it_again_changes_nothing() -> None:
     bridges = Bridges()
-    for _ in range(2):
-        async with bridges.held([SPEC]):
-            found = shown("moln-t1")
+    async with used(bridges, SPEC), used(bridges, SPEC):
+        assert await bridges.marked() == [MarkedBridge("moln-t1", "net-uid-1", 0)]
+        found = shown("moln-t1")
     assert found["mtu"] == 1400
     assert [address["local"] for address in found["addr_info"] if address["family"] == "inet"] == ["10.99.0.1"]
-    assert await bridges.marked() == [MarkedBridge("moln-t1", "net-uid-1", 0)]
 
 
 async def test_addresses_are_translated_only_for_what_leaves_the_network() -> None:
-    async with Bridges().held([SPEC]):
+    async with used(Bridges(), SPEC):
         rules = run("nft", "list", "ruleset")
     assert "ip saddr 10.99.0.0/24 ip daddr != 10.99.0.0/24 masquerade" in rules
     assert "moln:net-uid-1" in rules
@@ -53,15 +61,14 @@ async def test_a_firewall_that_forwards_nothing_lets_the_bridge_through_and_is_l
     run("iptables", "-P", "FORWARD", "DROP")
     before = run("iptables", "-S")
     bridges = Bridges()
-    async with bridges.held([SPEC]):
+    async with used(bridges, SPEC):
         assert run("iptables", "-S").count("moln:net-uid-1") == 2
-    await bridges.release(["moln-t1"])
     assert run("iptables", "-S") == before
 
 
 async def test_the_last_one_removes_bridge_and_rules_and_one_with_a_guest_on_it_stays() -> None:
     bridges = Bridges()
-    async with bridges.held([SPEC]):
+    async with used(bridges, SPEC):
         run("ip", "link", "add", "tap0", "type", "veth", "peer", "name", "tap1")
         run("ip", "link", "set", "tap0", "master", "moln-t1")
     await bridges.release(["moln-t1"])
@@ -74,7 +81,7 @@ async def test_the_last_one_removes_bridge_and_rules_and_one_with_a_guest_on_it_
 
 async def test_a_bridge_that_a_start_still_needs_is_not_removed() -> None:
     bridges = Bridges()
-    async with bridges.held([SPEC]):
+    async with used(bridges, SPEC):
         await bridges.release(["moln-t1"])
         assert len(await bridges.marked()) == 1
 
@@ -82,7 +89,7 @@ async def test_a_bridge_that_a_start_still_needs_is_not_removed() -> None:
 async def test_a_start_that_fails_leaves_no_bridge() -> None:
     bridges = Bridges()
     with pytest.raises(RuntimeError):
-        async with bridges.held([SPEC]):
+        async with used(bridges, SPEC):
             raise RuntimeError
     assert await bridges.marked() == []
 
@@ -91,7 +98,7 @@ async def test_a_bridge_of_somebody_else_is_neither_used_nor_removed() -> None:
     run("ip", "link", "add", "moln-t1", "type", "bridge")
     bridges = Bridges()
     with pytest.raises(NetworkError, match="moln-t1 is not moln's"):
-        async with bridges.held([SPEC]):
+        async with used(bridges, SPEC):
             pytest.fail("it was used")
     await bridges.release(["moln-t1"])
     assert "moln-t1" in run("ip", "link")
@@ -101,14 +108,14 @@ async def test_the_administrators_bridge_is_used_as_it_is() -> None:
     run("ip", "link", "add", "br-admin", "type", "bridge")
     before = shown("br-admin")
     external = replace(SPEC, name="br-admin", is_external=True)
-    async with Bridges().held([external]):
+    async with used(Bridges(), external):
         assert shown("br-admin") == before
     with pytest.raises(NetworkError, match="br-none is not on this node"):
         await asyncio.to_thread(netlink.ensure, replace(external, name="br-none"))
 
 
-def shown(name: str) -> dict[str, object]:
-    found: dict[str, object] = json.loads(run("ip", "-j", "addr", "show", name))[0]
+def shown(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(run("ip", "-j", "addr", "show", name))[0]
     return found
 
 
