@@ -39,7 +39,7 @@ run: setup ## Start a whole cloud on this machine (moln dev up); ARGS='--sim-hos
 	@$(BIN)/moln dev up $(ARGS)
 
 demo: setup ## Three guests from nothing to running and back, explained in plain words
-	@$(BIN)/python -m scripts.demo $(ARGS)
+	@$(BIN)/python -m services.devstack.demo $(ARGS)
 
 clean: ## Remove what was built: virtual environment, stubs, caches (a stack's state folder stays)
 	@rm -rf .venv protos/gen .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

@@ -14,7 +14,7 @@ from services.cli.clouds import find_stack
 from services.cli.command_line import Group
 from services.cli.exits import CliError
 from services.cli.options import confirm, yes_option
-from services.cli.session import Session
+from services.cli.session import Session, is_terminal
 from services.common.stacks import DEFAULT_FOLDER
 
 state_option = click.option("--state", metavar="FOLDER", help=f"State folder of the stack (default: {DEFAULT_FOLDER}).")
@@ -59,7 +59,7 @@ def up(
     "down",
     examples="""
     moln dev down
-    moln dev down --purge --yes
+    moln dev down --purge
     """,
 )
 @state_option
@@ -69,7 +69,7 @@ def up(
 def down(session: Session, state: str | None, purge: bool, yes: bool) -> None:
     """Ends a cloud: guests are powered off, nothing keeps running."""
     folder = state_folder(session, state)
-    if purge:
+    if purge and is_terminal():  # in a script the word itself is the consent: it has no other meaning
         confirm(f"Erase the cloud in {folder} with all that is in it?", yes=yes)
     start("down", ["--state", folder, *(("--purge",) if purge else ())])
 
