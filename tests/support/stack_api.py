@@ -31,7 +31,7 @@ class StackApi:
 
     def __init__(self, stack: Stack) -> None:
         self._metadata = stack.metadata
-        self.channel = stack.channel()
+        self.channel: Any = stack.channel()
         self._vms: Any = vm_service_pb2_grpc.VmServiceStub(self.channel)
         self._hosts: Any = host_service_pb2_grpc.HostServiceStub(self.channel)
         self._networks: Any = network_service_pb2_grpc.NetworkServiceStub(self.channel)
