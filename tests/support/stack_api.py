@@ -31,12 +31,13 @@ class StackApi:
 
     def __init__(self, stack: Stack) -> None:
         self._metadata = stack.metadata
-        self.channel: Any = stack.channel()
-        self._vms: Any = vm_service_pb2_grpc.VmServiceStub(self.channel)
-        self._hosts: Any = host_service_pb2_grpc.HostServiceStub(self.channel)
-        self._networks: Any = network_service_pb2_grpc.NetworkServiceStub(self.channel)
-        self._users: Any = user_service_pb2_grpc.UserServiceStub(self.channel)
-        self._operations: Any = operations_service_pb2_grpc.OperationsServiceStub(self.channel)
+        self.channel = stack.channel()
+        channel: Any = self.channel
+        self._vms: Any = vm_service_pb2_grpc.VmServiceStub(channel)
+        self._hosts: Any = host_service_pb2_grpc.HostServiceStub(channel)
+        self._networks: Any = network_service_pb2_grpc.NetworkServiceStub(channel)
+        self._users: Any = user_service_pb2_grpc.UserServiceStub(channel)
+        self._operations: Any = operations_service_pb2_grpc.OperationsServiceStub(channel)
 
     def close(self) -> None:
         """Ends the connection."""
