@@ -33,4 +33,6 @@ def ever_twice(journal: Path) -> set[str]:
             case ["B", host, *_]:
                 for where in hosts.values():
                     where.discard(host)
+            case _:
+                pass
     return twice
