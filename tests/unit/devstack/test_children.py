@@ -14,6 +14,8 @@ from services.devstack import cleanup
 from services.devstack.children import Child, ChildPlan
 from services.devstack.errors import StackError
 from services.devstack.layout import Folder
+from services.devstack.plans import root_plan
+from services.devstack.rooted import write_plans
 from services.devstack.supervisor import Supervisor
 from tests.support.eventually import eventually
 from tests.support.processes import Processes
@@ -119,3 +121,14 @@ async def test_readiness_can_be_probed(stack: Folder) -> None:
         group.create_task(child.run())
         assert await child.ready() == {"socket": "there"}
         await child.stop()
+
+
+async def test_processes_that_need_root_end_with_the_supervisor_that_asked_for_them(stack: Folder) -> None:
+    """As started by sudo, but for sudo itself: no signal reaches them, only the end of their input."""
+    file = stack.config / "root.json"
+    plans = [[plan(stack, "libvirtd")], [plan(stack, "node")]]
+    write_plans(file, plans)
+    async with Supervisor(stack, print) as supervisor:
+        await supervisor.start([root_plan(stack, file, (sys.executable,))])
+    assert stack.log_of("all").read_text().splitlines() == ["ended node", "ended libvirtd"]
+    assert cleanup.leftovers(stack) == []
