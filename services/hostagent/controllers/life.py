@@ -16,12 +16,11 @@ from moln.node.v1.node_service_pb2 import VmOrder
 from services.common.domain.reasons import Reason
 from services.common.obs.logs import get_logger
 from services.hostagent.controllers.outbox import Outbox
-from services.hostagent.controllers.timers import Timers
 from services.hostagent.core import status as statuses
 from services.hostagent.core.guest import DOING_OF_DEED, Doing, Guest
 from services.hostagent.core.observed import Observed, Ordered, observe, ordered
 from services.hostagent.core.table import INTERRUPTED_BY, PAUSED, TABLE, Act
-from services.hostagent.drivers.ports import Deed, End, Outcome, Power, PowerDriver, Work
+from services.hostagent.drivers.ports import Deed, End, Outcome, Power, PowerDriver, Timing, Work
 
 RETRY_S = 1.0
 """Pause before a report or claim is repeated that the gateway could not store."""
@@ -63,7 +62,7 @@ class Life:
         self,
         driver: PowerDriver,
         outbox: Outbox,
-        timers: Timers,
+        timers: Timing,
         bases: dict[int, VmStatus],
         metrics: LifeMetrics,
         *,
@@ -161,14 +160,12 @@ class Life:
         guest.status, guest.before_claim = guest.before_claim, None
         if guest.order is None and not guest.is_here:
             self._forget(guest)
-        elif reason in FINAL_REFUSALS:
-            guest.refused = guest.order
+            return
+        if reason in FINAL_REFUSALS:
+            guest.refused = guest.claimed
             self._log.info("claim refused", vm_id=guest.vm_id, host_id=guest.host_id, reason=reason)
         else:
-            self._wait_for_store(guest)
-
-    def _wait_for_store(self, guest: Guest) -> None:
-        guest.not_before = self._now() + RETRY_S
+            guest.not_before = self._now() + RETRY_S
         self.decide(guest)
 
     def left(self, guest: Guest) -> None:
@@ -189,7 +186,7 @@ class Life:
         if order is None or order is guest.refused:
             return
         before = guest.status
-        guest.before_claim = before
+        guest.before_claim, guest.claimed = before, order
         guest.status = statuses.claimed(self._bases[guest.host_id], before, order, statuses.stamp(self._now()))
         guest.doing = Doing.CLAIMING
         self._outbox.put(guest, guest.status, is_claim=True)

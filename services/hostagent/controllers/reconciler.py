@@ -13,10 +13,9 @@ from moln.node.v1.node_service_pb2 import ReportAck, VmOrder
 from services.common.obs.logs import get_logger
 from services.hostagent.controllers.life import DEEDS_UNDER_WAY, FINAL_REFUSALS, RETRY_S, Life
 from services.hostagent.controllers.outbox import Outbox
-from services.hostagent.controllers.timers import Timers
 from services.hostagent.core import status as statuses
 from services.hostagent.core.guest import Doing, Guest
-from services.hostagent.drivers.ports import End, Power, Seen
+from services.hostagent.drivers.ports import End, Power, Seen, Timing
 
 _RUNS = frozenset({vm_pb2.VM_PHASE_RUNNING, vm_pb2.VM_PHASE_POWERING_OFF, vm_pb2.VM_PHASE_FAILED})
 _RESTS = frozenset({vm_pb2.VM_PHASE_POWERED_OFF, vm_pb2.VM_PHASE_FAILED})
@@ -53,7 +52,7 @@ class Guests:
 class Reconciler:
     """What is ordered meets what is seen here."""
 
-    def __init__(self, guests: Guests, life: Life, outbox: Outbox, timers: Timers) -> None:
+    def __init__(self, guests: Guests, life: Life, outbox: Outbox, timers: Timing) -> None:
         self.guests = guests
         self._life, self._outbox, self._timers = life, outbox, timers
         self._foreign: dict[int, dict[int, Seen]] = {}

@@ -41,6 +41,7 @@ class Guest:
     __slots__ = (
         "before_claim",
         "changed",
+        "claimed",
         "doing",
         "end",
         "host_id",
@@ -66,6 +67,8 @@ class Guest:
         """What this agent reports, or took over from the VM's folder or the store."""
         self.before_claim: VmStatus | None = None
         """What `status` was before the claim under way."""
+        self.claimed: VmOrder | None = None
+        """The order that the claim under way is for."""
         self.refused: VmOrder | None = None
         """The order for which a claim was refused: nothing is tried until another one comes."""
         self.power = Power.ABSENT

@@ -119,6 +119,14 @@ class Load:
     memory_mib: int
 
 
+class Timing(Protocol):
+    """Moments to come."""
+
+    def after(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Calls `callback` once, `seconds` from now, on the event loop."""
+        ...
+
+
 class PowerDriver(Protocol):
     """Brings guests up and down."""
 

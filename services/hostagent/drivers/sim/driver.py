@@ -17,8 +17,7 @@ from moln.compute.v1.vm_pb2 import VmStatus
 from moln.image.v1.image_pb2 import Datastore
 from services.common.domain.errors import MolnError
 from services.common.domain.reasons import Reason
-from services.hostagent.controllers.timers import Timers
-from services.hostagent.drivers.ports import DONE, INTERRUPTED, Deed, End, Load, Outcome, Power, Seen, Work
+from services.hostagent.drivers.ports import DONE, INTERRUPTED, Deed, End, Load, Outcome, Power, Seen, Timing, Work
 from services.hostagent.drivers.sim.journal import Journal, SimGuest, State, read_state
 from services.hostagent.drivers.sim.knobs import Knobs, for_labels, number
 
@@ -36,7 +35,7 @@ class SimDriver:
         self,
         journal_file: Path,
         host_ids: Iterable[int],
-        timers: Timers,
+        timers: Timing,
         *,
         now: Callable[[], float],
         knobs: Knobs | None = None,
