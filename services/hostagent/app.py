@@ -28,12 +28,14 @@ from services.hostagent.controllers.sweep import TICK_S, Sweep
 from services.hostagent.controllers.timers import Timers
 from services.hostagent.controllers.tunnels import Tunnels
 from services.hostagent.core.status import host_base
+from services.hostagent.drivers.libvirt.driver import DriverOptions, LibvirtDriver
 from services.hostagent.drivers.ports import Driver
 from services.hostagent.drivers.sim.control import Control
 from services.hostagent.drivers.sim.driver import SimDriver
 from services.hostagent.drivers.sim.knobs import Knobs
 from services.hostagent.metrics import AgentMetrics
 from services.hostagent.settings import Settings
+from services.hostagent.storage.fetch import ImageSource
 
 CONTROL_S = 0.2
 
@@ -118,12 +120,25 @@ class _Agent:
 
 
 async def _driver(settings: Settings, identity: Identity, timers: Timers, stack: AsyncExitStack) -> Driver:
+    if settings.driver == "libvirt":
+        return await stack.enter_async_context(_libvirt(settings, identity))
     driver = SimDriver(
         settings.state_dir / "sim" / "hypervisors.journal", identity.hosts, timers, now=time.time,
         knobs=_knobs(settings), size=(settings.sim_cpus, settings.sim_memory_mib, settings.sim_disk_mib),
     )  # fmt: skip
     stack.callback(driver.close)
     return driver
+
+
+def _libvirt(settings: Settings, identity: Identity) -> LibvirtDriver:
+    if len(identity.hosts) != 1:
+        raise SettingsError(f"{settings.identity_file}: the libvirt driver carries one host, not {len(identity.hosts)}")
+    options = DriverOptions(
+        host_id=next(iter(identity.hosts)), cloud_uid=identity.cloud_uid, state=settings.state_dir,
+        uri=settings.libvirt_uri, max_deeds=settings.max_deeds, domain_type=settings.libvirt_type,
+        cleans_up=settings.on_stop == "poweroff",
+    )  # fmt: skip
+    return LibvirtDriver(options, ImageSource(lambda to: _dial(settings, to)).fetch)
 
 
 def _knobs(settings: Settings) -> Knobs:

@@ -32,6 +32,9 @@ class Settings:
     sample_interval_s: float = option(30.0, "Time between samples of the hosts' load.", unit="s")
     max_deeds: int = option(4, "How many guests are started or stopped at the same time (libvirt).")
     libvirt_uri: str = option("qemu:///system", "The hypervisor: qemu:///system, qemu:///session, test:///default …")
+    libvirt_type: Literal["auto", "kvm", "qemu"] = option(
+        "auto", "What runs guests: kvm, qemu (emulated, slow), or auto: found out by booting a tiny one."
+    )
     sim_cpus: int = option(16, "CPUs of a simulated host.")
     sim_memory_mib: int = option(65536, "Memory of a simulated host.", unit="MiB")
     sim_disk_mib: int = option(1_000_000, "Disk of a simulated host.", unit="MiB")

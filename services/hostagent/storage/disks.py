@@ -12,6 +12,7 @@ from pathlib import Path
 from moln.compute.v1.template_pb2 import DiskTemplate
 from moln.compute.v1.vm_pb2 import Volume
 from moln.image.v1.image_pb2 import Datastore
+from moln.node.v1.node_service_pb2 import ImageTicket
 from services.common.domain.reasons import Reason
 from services.common.exec.program import CommandError, Limits, run_program
 from services.hostagent.storage import qemu_img
@@ -23,7 +24,7 @@ MARK_FILE = ".moln-datastore"
 _FILESYSTEMS = {"ext4": ("mke2fs", "-q", "-F", "-t", "ext4"), "xfs": ("mkfs.xfs", "-q", "-f"), "swap": ("mkswap",)}
 _MAKE_LIMITS = Limits(seconds=300.0)
 
-Fetch = Callable[[Volume], Chunks]
+Fetch = Callable[[ImageTicket], Chunks]
 Progress = Callable[[int], None]
 
 
@@ -35,6 +36,7 @@ class DiskPlan:
     volume: Volume
     path: Path
     format: str
+    ticket: ImageTicket | None = None
 
 
 class DiskMaker:
@@ -67,7 +69,7 @@ class DiskMaker:
 
     async def _from_image(self, plan: DiskPlan, target: Path, progress: Progress) -> None:
         volume = plan.volume
-        base = await self._base(volume, progress)
+        base = await self._base(plan, progress)
         wanted = plan.template.size_mib * MIB
         size = wanted if wanted > volume.virtual_size_bytes else 0
         if plan.format == "qcow2" and not plan.template.is_read_only:
@@ -77,16 +79,20 @@ class DiskMaker:
         if size:
             await qemu_img.enlarge(target, plan.format, size)
 
-    async def _base(self, volume: Volume, progress: Progress) -> Path:
+    async def _base(self, plan: DiskPlan, progress: Progress) -> Path:
         """The image's file: in its datastore where the node sees that, otherwise in the cache."""
+        volume, ticket = plan.volume, plan.ticket
         source = Path(volume.source)
         if self.sees(volume.datastore_id):
             if not source.is_file():
                 raise StorageError(Reason.IMAGE_VANISHED, f"the image's file {source} is gone from its datastore")
             return source
+        if ticket is None:
+            message = f"the node does not see the datastore of image {volume.image_id} and has no leave to fetch it"
+            raise StorageError(Reason.STAGING_FAILED, message)
         part = _percent(volume.file_size_bytes, progress)
         path = await self._cache.get(
-            volume.image_uid, volume.source_format, volume.sha256, lambda: self._fetch(volume), part
+            volume.image_uid, volume.source_format, volume.sha256, lambda: self._fetch(ticket), part
         )
         await qemu_img.check_standalone(path, volume.source_format)
         return path

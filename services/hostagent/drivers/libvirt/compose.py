@@ -46,11 +46,13 @@ def default_cpu(domain_type: str) -> CpuSpec:
 def disk_plans(order: VmOrder, folder: VmFolder) -> list[DiskPlan]:
     """The files of a VM's disks, in the order of the template."""
     volumes = {volume.disk_id: volume for volume in order.volumes.disks}
+    tickets = {ticket.image_id: ticket for ticket in order.tickets}
     plans = []
     for disk in order.spec.template.disks:
         volume = volumes.get(disk.disk_id, Volume(disk_id=disk.disk_id))
         format = _format(disk, volume)
-        plans.append(DiskPlan(disk, volume, folder.disk(disk.disk_id, format), format))
+        path = folder.disk(disk.disk_id, format)
+        plans.append(DiskPlan(disk, volume, path, format, tickets.get(volume.image_id)))
     return plans
 
 

@@ -60,6 +60,8 @@ class DriverOptions:
     uri: str
     max_deeds: int = 4
     domain_type: str = "auto"
+    cleans_up: bool = False
+    """At its end nothing is left of guests that are off but their disks: no definition, no bridge."""
     has_bridges: bool = field(default_factory=lambda: os.geteuid() == 0)
 
 
@@ -113,6 +115,8 @@ class LibvirtDriver:
     ) -> None:
         await self._deeds.close()
         await self._background.__aexit__(kind, error, trace)
+        if self._options.cleans_up:
+            await self._clean_up()
         await self._connection.close()
 
     # Power
@@ -235,14 +239,20 @@ class LibvirtDriver:
         share = (now.busy_s - before.busy_s) / (now.total_s - before.total_s)
         return Load(max(0.0, share) * 100 * (os.cpu_count() or 1), memory_mib)
 
-    async def clean_up(self) -> None:
+    async def _clean_up(self) -> None:
         """Removes what guests that are off leave in the hypervisor and on the network; their disks stay."""
-        for seen in await self._guests.all():
-            if self._is_ours(seen) and seen.power is Power.OFF:
-                await self._guests.undefine(seen.mark.uid)
+        try:
+            await self._remove_definitions()
+        except MolnError as err:
+            self._log.warning("definitions of guests that are off stay", error=err.message)
         if self._bridges is not None:
             records = await asyncio.to_thread(self._folders.records)
             await self._bridges.release({name for record in records for name in record.bridges})
+
+    async def _remove_definitions(self) -> None:
+        for seen in await self._guests.all():
+            if self._is_ours(seen) and seen.power is Power.OFF:
+                await self._guests.undefine(seen.mark.uid)
 
     async def _facts(self) -> HostFacts:
         return await self._connection.call(read_facts, what="asking what the host is")
