@@ -230,8 +230,11 @@ def _spawn(folder: LibvirtdFolder) -> int:
         raise StackError("libvirtd is not installed: apt-get install libvirt-daemon libvirt-daemon-driver-qemu")
     configuration = folder.state / "etc" / "libvirtd.conf"
     words = [program, "--config", str(configuration), "--pid-file", str(folder.pid_file)]
+    if guard := shutil.which("setpriv"):
+        # A libvirtd that outlived this process would keep the next one from its socket.
+        words = [guard, "--pdeathsig", "SIGTERM", "--", *words]
     environment = {name: value for name, value in os.environ.items() if name not in (READY_FILE, PARENT_PID)}
-    return os.posix_spawn(program, words, environment, setsigmask=[])
+    return os.posix_spawn(words[0], words, environment, setsigmask=[])
 
 
 def _program() -> str | None:
