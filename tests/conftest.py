@@ -13,6 +13,9 @@ from hypothesis import HealthCheck, settings
 
 from tests.support import ports, processes, real
 
+# Tests start programs by fork and exec; gRPC's own handlers at a fork would now and then break the child before its exec.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 # The time an example takes says nothing on a machine that does other work; failures print how to repeat them.
 settings.register_profile(
     "moln", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
