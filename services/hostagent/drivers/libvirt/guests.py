@@ -49,7 +49,7 @@ class Guests:
 
     async def shutdown(self, uid: str) -> None:
         """Presses the guest's power button. Not running, or not there: nothing happens."""
-        await self._on(uid, lambda domain: domain.shutdownFlags(Flags.SHUTDOWN_ACPI), "shutting the guest down")
+        await self._on(uid, lambda domain: domain.shutdown(), "shutting the guest down")
 
     async def shut_down_within(self, uid: str, grace_s: float) -> bool:
         """Presses the power button, now and again, until the guest is off; False where it is not after `grace_s`."""
