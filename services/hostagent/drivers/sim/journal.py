@@ -53,7 +53,8 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._lines: list[str] = []
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        os.ftruncate(self._file, _end_of_lines(self._file))
 
     def runs(self, guest: SimGuest) -> None:
         """The guest has been started."""
@@ -115,6 +116,13 @@ def read_history(path: Path) -> Iterator[list[str]]:
     for line in text.splitlines(keepends=True):
         if line.endswith("\n"):
             yield line[:-1].split("\t")
+
+
+def _end_of_lines(file: int) -> int:
+    """Where the last whole line ends: what a kill has cut short must not run into the next line."""
+    size = os.fstat(file).st_size
+    start = max(0, size - 4096)
+    return start + os.pread(file, size - start, start).rfind(b"\n") + 1
 
 
 def _apply(state: State, fields: list[str]) -> None:

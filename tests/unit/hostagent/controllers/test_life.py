@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from moln.compute.v1 import vm_pb2
+from moln.compute.v1.template_pb2 import RestartPolicy
 from moln.compute.v1.vm_pb2 import VmPhase, VmStatus
 from moln.node.v1.node_service_pb2 import VmReport
 from services.common.domain.reasons import Reason
@@ -201,7 +202,7 @@ def test_a_guest_that_crashes_is_started_again_after_a_pause_that_grows(agent: A
 
 def test_a_guest_that_must_not_be_restarted_stays_off(agent: Agent, driver: ScriptedDriver) -> None:
     order = an_order()
-    order.spec.template.restart_policy = 2  # RESTART_POLICY_NEVER
+    order.spec.template.restart_policy = RestartPolicy.RESTART_POLICY_NEVER
     agent.order(order)
     said(agent)
     driver.finish(7)
@@ -220,10 +221,9 @@ def test_a_guest_that_vanished_is_started_again_at_once(agent: Agent, driver: Sc
 def test_a_soft_terminate_shuts_down_and_then_erases(agent: Agent, driver: ScriptedDriver) -> None:
     start(agent)
     agent.order(an_order(GONE, generation=2))
-    assert driver.begun[-1] is Deed.SHUT_DOWN
     driver.finish(7)
-    assert driver.begun[-1] is Deed.ERASE
     driver.finish(7)
+    assert driver.begun == [Deed.START, Deed.SHUT_DOWN, Deed.ERASE]
     (report,) = said(agent)
     assert report.is_gone and report.status.epoch == 1
     assert len(agent.guests) == 0

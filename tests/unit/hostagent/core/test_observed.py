@@ -6,7 +6,7 @@ import pytest
 
 from moln.compute.v1 import vm_pb2
 from moln.compute.v1.template_pb2 import RestartPolicy
-from moln.compute.v1.vm_pb2 import VmStatus
+from moln.compute.v1.vm_pb2 import VmPhase, VmStatus
 from moln.node.v1.node_service_pb2 import VmOrder
 from services.hostagent.core.guest import Guest
 from services.hostagent.core.observed import Observed, Ordered, observe, ordered
@@ -25,14 +25,19 @@ def order(desired: vm_pb2.DesiredState = vm_pb2.DESIRED_STATE_RUNNING, *, epoch:
 
 
 def guest(
-    power: Power, phase: int = 0, *, end: End = End.NONE, policy: RestartPolicy = DEFAULT, seen: int = 5
+    power: Power,
+    phase: VmPhase = vm_pb2.VM_PHASE_UNSPECIFIED,
+    *,
+    end: End = End.NONE,
+    policy: RestartPolicy = DEFAULT,
+    seen: int = 5,
 ) -> Guest:
     made = Guest(1, 7)
     made.order = order()
     made.order.spec.template.restart_policy = policy
     made.power, made.end = power, end
     if phase:
-        made.status = VmStatus(uid="u", epoch=2, phase=vm_pb2.VmPhase.ValueType(phase), observed_generation=seen)
+        made.status = VmStatus(uid="u", epoch=2, phase=phase, observed_generation=seen)
     return made
 
 
