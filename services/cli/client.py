@@ -19,7 +19,7 @@ from services.cli.rpc_errors import Failure, decode, to_cli_error
 M = TypeVar("M", bound=Message)
 
 UNARY_SECONDS = 30.0
-RETRIES = 6
+RETRIES = 5
 FIRST_PAUSE_SECONDS = 0.1
 MAX_MESSAGE_BYTES = 256 * 2**20
 _PASSING = frozenset({"NOT_LEADER", "SERVICE_UNAVAILABLE", "SERVICE_STOPPING", "STORE_STALE", "CONFLICT"})
@@ -68,7 +68,7 @@ class Client:
                 answer, state = call.with_call(request, timeout=seconds, metadata=self._metadata())
             except grpc.RpcError as err:
                 failure = decode(err)
-                if attempt == self._patience or not _passes_by_itself(failure, attempt):
+                if attempt == self._patience or not self._passes_by_itself(failure, attempt):
                     raise to_cli_error(failure, self.cloud.endpoint) from err
                 time.sleep(pause)
                 pause *= 2
@@ -106,6 +106,13 @@ class Client:
         self._revision.save()
         self._channel.close()
 
+    def _passes_by_itself(self, failure: Failure, attempt: int) -> bool:
+        """Whether the same request may well succeed in a moment."""
+        if failure.reason in _PASSING:
+            return True
+        is_dead = failure.code is grpc.StatusCode.UNAVAILABLE and not failure.reason
+        return is_dead and (attempt < 1 or self.cloud.is_supervised)
+
     def _metadata(self) -> Metadata:
         credentials = ("authorization", f"Bearer {self.cloud.token}")
         if not self._revision.value:
@@ -130,13 +137,6 @@ def _dial(cloud: Cloud) -> grpc.Channel:
     if cloud.ca is None:
         return grpc.insecure_channel(target, options=options)
     return grpc.secure_channel(target, grpc.ssl_channel_credentials(cloud.ca or None), options=options)
-
-
-def _passes_by_itself(failure: Failure, attempt: int) -> bool:
-    """Whether the same request may well succeed in a moment. A dead endpoint is tried once more."""
-    if failure.reason in _PASSING:
-        return True
-    return failure.code is grpc.StatusCode.UNAVAILABLE and not failure.reason and attempt < 1
 
 
 def _to_bytes(message: Message) -> bytes:

@@ -21,6 +21,8 @@ class Cloud:
     token: str
     ca: bytes | None = None
     """Certificates that the cloud's own must come from (PEM); None: no TLS; empty: those of the system."""
+    is_supervised: bool = False
+    """Somebody starts its processes again when they end, so that it is soon back."""
 
 
 def find_cloud(choice: str | None, environment: Mapping[str, str], folder: Path) -> Cloud:
@@ -85,7 +87,7 @@ def _of_stack(record: StackRecord) -> Cloud:
             f"start it with `moln dev up --detach --state {record.state_dir}`",
             Exit.UNREACHABLE,
         )
-    return Cloud(record.name, record.endpoint, _read_token(Path(record.token_file)))
+    return Cloud(record.name, record.endpoint, _read_token(Path(record.token_file)), is_supervised=record.is_ready)
 
 
 def _of_environment(environment: Mapping[str, str]) -> Cloud:

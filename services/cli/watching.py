@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -20,6 +23,7 @@ from services.cli.tables import plain_line, print_table, rich_table, visible
 M = TypeVar("M", bound=Message)
 POLL_SECONDS = 2.0
 RETRY_SECONDS = 1.0
+REDRAW_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -125,14 +129,36 @@ def _applied(present: dict[int, M], items: Sequence[M]) -> Step[M]:
 
 
 def _live(resource: Resource[M], steps: Iterator[Step[M]], *, is_wide: bool) -> None:
-    """A table that is drawn anew in place."""
+    """A table that is drawn anew in place: when something changes, and every second, since ages grow."""
     from rich.console import Console
     from rich.live import Live
 
     columns = visible(resource.columns, is_wide=is_wide)
+    pictures = _in_background(steps)
+    rows: list[M] = []
     with Live(console=Console(highlight=False), auto_refresh=False, vertical_overflow="crop") as live:
-        for step in steps:
-            live.update(rich_table(columns, [step.present[number] for number in sorted(step.present)]), refresh=True)
+        while True:
+            with suppress(queue.Empty):
+                found = pictures.get(timeout=REDRAW_SECONDS)
+                if isinstance(found, CliError):
+                    raise found
+                rows = found
+            live.update(rich_table(columns, rows), refresh=True)
+
+
+def _in_background(steps: Iterator[Step[M]]) -> queue.SimpleQueue[list[M] | CliError]:
+    """What there is after each step, in the order of ids; an error ends it."""
+    pictures: queue.SimpleQueue[list[M] | CliError] = queue.SimpleQueue()
+
+    def read() -> None:
+        try:
+            for step in steps:
+                pictures.put([step.present[number] for number in sorted(step.present)])
+        except CliError as err:
+            pictures.put(err)
+
+    threading.Thread(target=read, daemon=True).start()
+    return pictures
 
 
 def _lines(resource: Resource[M], steps: Iterator[Step[M]], output: str) -> None:

@@ -5,6 +5,7 @@ It checks nothing and decides nothing; that the real api answers like this is sh
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -73,18 +74,27 @@ class CannedApi:
 
 
 @contextmanager
-def serving(api: CannedApi) -> Iterator[CannedApi]:
-    """Serves on a free port until the context is left."""
+def serving(api: CannedApi, *, delay_seconds: float = 0.0) -> Iterator[CannedApi]:
+    """Serves on its port (0: a free one) until the context is left; from the start, or from a moment later."""
     server = grpc.server(ThreadPoolExecutor(8))
     for file in FILES:
         for service in file.DESCRIPTOR.services_by_name.values():
             handlers = {name: _handler(api, method) for name, method in service.methods_by_name.items()}
             server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service.full_name, handlers)])
-    api.port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
+
+    def begin() -> None:
+        api.port = server.add_insecure_port(f"127.0.0.1:{api.port}")
+        server.start()
+
+    later = threading.Timer(delay_seconds, begin)
+    if delay_seconds:
+        later.start()
+    else:
+        begin()
     try:
         yield api
     finally:
+        later.cancel()
         server.stop(None).wait()
 
 

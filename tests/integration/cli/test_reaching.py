@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -86,9 +87,19 @@ def test_an_unknown_cloud_exits_4(folder: Path, environment: dict[str, str]) -> 
 def test_a_cloud_that_does_not_answer_exits_6(
     folder: Path, environment: dict[str, str], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    stack(folder, environment, "dead", port=1, pid=os.getpid())
-    assert run(["status"], Session(environment, folder)) == 6
+    away = {**environment, "MOLN_ENDPOINT": "127.0.0.1:1", "MOLN_TOKEN": "t0k"}
+    assert run(["status"], Session(away, folder)) == 6
     assert "127.0.0.1:1 does not answer" in capfd.readouterr().err
+
+
+def test_a_supervised_cloud_that_is_just_started_again_is_waited_for(
+    folder: Path, environment: dict[str, str], free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    stack(folder, environment, "restarting", port, pid=os.getpid())
+    api = CannedApi({"GetStatus": CloudStatus(version="0.1.0")}, port=port)
+    with serving(api, delay_seconds=0.3):
+        assert run(["status"], Session(environment, folder)) == 0
 
 
 def test_a_token_is_not_sent_to_another_machine_in_clear(
