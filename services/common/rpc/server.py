@@ -15,12 +15,12 @@ from grpc_channelz.v1._async import ChannelzServicer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection_pb2_grpc
-from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from services.common.obs.metrics import Metrics
 from services.common.rpc.call import Gate
 from services.common.rpc.frame import Frame, Handler
 from services.common.rpc.metrics import RpcMetrics
+from services.common.rpc.reflection import reflection
 from services.common.runtime.listen import Address, TlsFiles, check_address
 
 MIB = 1024 * 1024
@@ -108,8 +108,7 @@ class RpcServer:
     async def __aenter__(self) -> Self:
         self.add(health_pb2_grpc.add_HealthServicer_to_server, self._health)
         self.add(channelz_pb2_grpc.add_ChannelzServicer_to_server, ChannelzServicer())
-        names = [*self._names, "grpc.reflection.v1alpha.ServerReflection"]
-        self.add(reflection_pb2_grpc.add_ServerReflectionServicer_to_server, ReflectionServicer(names))
+        self.add(reflection_pb2_grpc.add_ServerReflectionServicer_to_server, reflection(self._names))
         await self.set_serving(False)
         await self._server.start()
         return self
