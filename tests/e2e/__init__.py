@@ -1,1 +1,1 @@
-"""The whole stack, as a user runs it."""
+"""The whole stack, driven by the `moln` command as a user does."""

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,18 @@ class Stack:
             check=False,
             timeout=COMMAND_SECONDS,
             input=stdin if stdin is not None else "",
+        )
+
+    def run_as(self, variables: Mapping[str, str], *words: str | Path) -> subprocess.CompletedProcess[str]:
+        """Runs `moln` with these variables and no other cloud named, whatever comes of it."""
+        return subprocess.run(
+            [str(MOLN), *map(str, words)],
+            env={**self.environment, **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=COMMAND_SECONDS,
+            stdin=subprocess.DEVNULL,
         )
 
     def moln(self, *words: str | Path) -> str:
