@@ -65,7 +65,8 @@ class Processes:
     def close(self) -> None:
         """Stops everything that carries the mark; safe to call twice."""
         stop_marked(lambda mark: mark == self.mark, self._reap)
-        self._reap()
+        for child in self._children:  # one may have lost its environment, and so its mark, a moment before its end
+            child.wait(STOP_SECONDS)
 
     def _reap(self) -> None:
         for child in self._children:
