@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Final
@@ -20,6 +21,8 @@ from services.netsvc.settings import NetsvcSettings
 from services.netsvc.usecases.networks import Networks
 
 LEADER: Final = "netsvc"
+GC_THRESHOLDS: Final = (50_000, 20, 50)
+"""What lives here for long (entries) is in no cycles, and there is much of it: look through it rarely."""
 KINDS: dict[str, frozenset[str] | None] = {
     "vm": frozenset({"spec", "intent", "addresses", "status"}),
     "network": None,
@@ -37,6 +40,7 @@ TABLE = KeyTable(
 
 async def main(settings: NetsvcSettings, run: Run) -> None:
     """Runs until asked to stop: stops the loop first, then answering, then the store."""
+    gc.set_threshold(*GC_THRESHOLDS)
     server = RpcServer(
         run.metrics,
         gate=secret_gate(read_service_secret(settings.service_secret_file)),

@@ -23,6 +23,7 @@ CHUNKS_ON_THEIR_WAY = 4
 IDLE_SECONDS = 30.0
 FAILURE_PAUSE_S = 1.0
 STATUS = "status/"
+_TERMINATED = DesiredState.DESIRED_STATE_TERMINATED
 
 
 class Wish(NamedTuple):
@@ -123,7 +124,7 @@ class VmParts:
         failed: list[str] = []
         pause = 0.0
         try:
-            await self._work.look([wish for vm in vms if (wish := self._wish(vm)) is not None])
+            await self._work.look([wish for vm in vms if (wish := self._wish(self._cache.object("vm", vm), vm))])
             txns = {vm: txn for vm in vms if (txn := self._txn(vm)) is not None}
             answers = await self._store.commit_all(list(txns.values()))
             failed = [vm for vm, answer in zip(txns, answers, strict=True) if isinstance(answer, Exception)]
@@ -155,40 +156,47 @@ class VmParts:
         part = parts.get(self._work.part)
         if intent is None:
             return False
-        if intent.desired == DesiredState.DESIRED_STATE_TERMINATED:
+        if intent.desired == _TERMINATED:
             return part is not None and not any(name.startswith(STATUS) for name in parts)
         return part is None and self._work.is_needed(intent)
 
-    def _wish(self, vm: str) -> Wish | None:
-        parts = self._cache.object("vm", vm)
+    def _wish(self, parts: Mapping[str, Entry], vm: str) -> Wish | None:
         intent, spec = stored(parts.get("intent"), VmIntent), stored(parts.get("spec"), VmSpec)
-        if intent is None or spec is None or intent.desired == DesiredState.DESIRED_STATE_TERMINATED:
+        if intent is None or spec is None or intent.desired == _TERMINATED or not self._work.is_needed(intent):
             return None
         before = parts.get(self._work.part)
-        if not self._work.is_needed(intent) or (before is not None and not _reason(before)):
-            return None
-        return Wish(vm, spec, before.value if before is not None else None)
+        if before is None:
+            return Wish(vm, spec, None)
+        return Wish(vm, spec, before.value) if _reason(before) else None
 
     def _txn(self, vm: str) -> Txn | None:
         parts = self._cache.object("vm", vm)
-        entry, part = parts.get("intent"), parts.get(self._work.part)
+        entry = parts.get("intent")
         intent = stored(entry, VmIntent)
         if entry is None or intent is None:
             self._work.forget(vm)
             return None
-        txn = Txn(guard=self._leadership).unchanged(key("vm", vm, "intent"), entry.mod_revision)
-        txn.unchanged(key("vm", vm, self._work.part), part.mod_revision if part is not None else 0)
-        if intent.desired == DesiredState.DESIRED_STATE_TERMINATED:
+        if intent.desired == _TERMINATED:
             self._work.forget(vm)
-            return self._taking_back(vm, part, txn)
-        wish = self._wish(vm)
-        value = self._work.give(wish, txn) if wish is not None else None
+            return self._taking_back(vm, parts, entry)
+        wish = self._wish(parts, vm)
+        if wish is None:
+            return None
+        txn = self._comparing(vm, parts, entry)
+        value = self._work.give(wish, txn)
         return txn.put(key("vm", vm, self._work.part), value) if value is not None else None
 
-    def _taking_back(self, vm: str, part: Entry | None, txn: Txn) -> Txn | None:
-        parts = self._cache.object("vm", vm)
+    def _comparing(self, vm: str, parts: Mapping[str, Entry], intent: Entry) -> Txn:
+        """What all writes compare: leadership, intent, and the part itself."""
+        part = parts.get(self._work.part)
+        txn = Txn(guard=self._leadership).unchanged(key("vm", vm, "intent"), intent.mod_revision)
+        return txn.unchanged(key("vm", vm, self._work.part), part.mod_revision if part is not None else 0)
+
+    def _taking_back(self, vm: str, parts: Mapping[str, Entry], intent: Entry) -> Txn | None:
+        part = parts.get(self._work.part)
         if part is None or part.value is None or any(name.startswith(STATUS) for name in parts):
             return None
+        txn = self._comparing(vm, parts, intent)
         txn.none_under(key("vm", vm, STATUS)).delete(key("vm", vm, self._work.part))
         self._work.take_back(vm, part.value, txn)
         return txn

@@ -20,7 +20,7 @@ from services.common.resources.waiting import Waiting
 from services.common.runtime import Clock
 from services.common.store import Change, Entry, Store, Txn, key
 from services.netsvc.core import macs, ranges
-from services.netsvc.core.assignment import Assigned, Known, Refused, assign, give_back, know, room
+from services.netsvc.core.assignment import Assigned, Known, Refused, assign, give_back, know, renewed, room
 from services.netsvc.metrics import NetsvcMetrics
 
 ACTOR = "<netsvc>"
@@ -41,6 +41,7 @@ class Addresses:
         self._known: dict[int, Known] = {}
         self._set_aside: dict[str, Assigned] = {}
         self._time = Timestamp()
+        self._given = self._cause()
         for network in self._cache.ids("network"):
             self._read_network(int(network))
 
@@ -93,8 +94,7 @@ class Addresses:
         if before is None:
             self._known[network_id] = self._with_leases(know(network_id, spec))
             return
-        before.pool.change_spans(ranges.spans(spec))
-        self._known[network_id] = before._replace(spec=spec)
+        self._known[network_id] = renewed(before, spec)
 
     def _with_leases(self, known: Known) -> Known:
         for text, entry in self._cache.object("lease", known.network_id).items():
@@ -112,6 +112,7 @@ class Addresses:
     async def look(self, wishes: Sequence[Wish]) -> None:
         """Sets the time that is written down; all else is in memory."""
         self._time.FromDatetime(self._clock.now())
+        self._given = self._cause()
 
     def give(self, wish: Wish, txn: Txn) -> Message | None:
         """Addresses for all interfaces with their leases, or why there are none."""
@@ -123,7 +124,7 @@ class Addresses:
         for nic, (network_id, _) in zip(outcome.nics, outcome.addresses, strict=True):
             lease_key = key("lease", network_id, nic.ipv4)
             txn.absent(lease_key).put(lease_key, self._lease(wish, nic.nic_id, network_id, nic.ipv4, nic.mac))
-        return VmAddresses(uid=wish.spec.uid, nics=outcome.nics, cause=self._cause(), schema_version=SCHEMA_VERSION)
+        return VmAddresses(uid=wish.spec.uid, nics=outcome.nics, cause=self._given, schema_version=SCHEMA_VERSION)
 
     def settle(self, vm: str, *, is_written: bool) -> None:
         """Keeps what was set aside, or gives it back where no lease stands for it."""

@@ -19,8 +19,9 @@ class Known(NamedTuple):
 
     network_id: int
     spec: NetworkSpec
-    prefix_length: int
     pool: Pool
+    common: NicAddress
+    """What the addresses of all interfaces in it have in common; copied for each."""
 
 
 class Assigned(NamedTuple):
@@ -51,7 +52,13 @@ class Refused(NamedTuple):
 
 def know(network_id: int, spec: NetworkSpec) -> Known:
     """A network and an empty pool for it."""
-    return Known(network_id, spec, IPv4Network(spec.cidr).prefixlen, Pool(ranges.spans(spec)))
+    return Known(network_id, spec, Pool(ranges.spans(spec)), _common(network_id, spec))
+
+
+def renewed(known: Known, spec: NetworkSpec) -> Known:
+    """The network with a new spec; what is taken stays taken."""
+    known.pool.change_spans(ranges.spans(spec))
+    return Known(known.network_id, spec, known.pool, _common(known.network_id, spec))
 
 
 def assign(nics: Sequence[NicTemplate], find: Callable[[int], Known | None]) -> Assigned | Refused:
@@ -88,14 +95,19 @@ def _assign_one(nic: NicTemplate, known: Known | None) -> tuple[NicAddress, int]
 
 
 def _address(nic: NicTemplate, known: Known, grant: Grant) -> tuple[NicAddress, int]:
-    spec = known.spec
-    address = NicAddress(
-        nic_id=nic.nic_id,
-        network_id=known.network_id,
+    address = NicAddress()
+    address.CopyFrom(known.common)
+    address.nic_id = nic.nic_id
+    address.mac = macs.to_text(grant.mac)
+    address.ipv4 = ranges.text(grant.address)
+    return address, grant.address
+
+
+def _common(network_id: int, spec: NetworkSpec) -> NicAddress:
+    return NicAddress(
+        network_id=network_id,
         network_uid=spec.uid,
-        mac=macs.to_text(grant.mac),
-        ipv4=ranges.text(grant.address),
-        prefix_length=known.prefix_length,
+        prefix_length=IPv4Network(spec.cidr).prefixlen,
         gateway=spec.gateway,
         dns=spec.dns,
         bridge=spec.bridge,
@@ -106,7 +118,6 @@ def _address(nic: NicTemplate, known: Known, grant: Grant) -> tuple[NicAddress, 
         search_domain=spec.search_domain,
         is_bridge_external=spec.kind == NetworkKind.NETWORK_KIND_EXTERNAL_BRIDGE,
     )
-    return address, grant.address
 
 
 def _refuse_wished(nic: NicTemplate, known: Known, wished: int, mac: int | None) -> Refused:
