@@ -25,7 +25,7 @@ async def _up(arguments: argparse.Namespace) -> int:
     if arguments.detach:
         await control.start_detached(folder, _flags(arguments), _say)
         return 0
-    wishes = Wishes(arguments.sim_hosts, arguments.keep_guests, not arguments.no_real_host, arguments.name)
+    wishes = Wishes(arguments.sim_hosts, arguments.keep_guests, arguments.real_host, arguments.name)
     await run_stack(folder, wishes, _say)
     return 0
 
@@ -35,9 +35,13 @@ def _flags(arguments: argparse.Namespace) -> list[str]:
     return [
         *("--sim-hosts", str(arguments.sim_hosts)),
         *(("--keep-guests",) if arguments.keep_guests else ()),
-        *(("--no-real-host",) if arguments.no_real_host else ()),
+        *_real_host_flag(arguments.real_host),
         *(("--name", arguments.name) if arguments.name else ()),
     ]
+
+
+def _real_host_flag(wish: bool | None) -> list[str]:
+    return [] if wish is None else ["--real-host" if wish else "--no-real-host"]
 
 
 async def _down(arguments: argparse.Namespace) -> int:
@@ -67,7 +71,7 @@ def _parse(words: list[str]) -> argparse.Namespace:
     up.add_argument("--detach", "-d", action="store_true")
     up.add_argument("--sim-hosts", type=int, default=0)
     up.add_argument("--keep-guests", action="store_true")
-    up.add_argument("--no-real-host", action="store_true")
+    up.add_argument("--real-host", action=argparse.BooleanOptionalAction)
     up.add_argument("--name", default="")
     down = _verb(verbs, "down", _down)
     down.add_argument("--purge", action="store_true")

@@ -134,6 +134,8 @@ class Memory:
     ports: dict[str, int] | None = None
     network: str = ""
     """Default network, in CIDR notation."""
+    has_real_host: bool = True
+    """It has a node that runs real guests, or the nearest thing to that."""
     keeps_guests: bool = False
     """The last run left its guests running on purpose."""
 

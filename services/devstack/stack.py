@@ -43,7 +43,8 @@ class Wishes:
 
     sim_hosts: int = 0
     keep_guests: bool = False
-    has_real_host: bool = True
+    has_real_host: bool | None = None
+    """None: as in the last run; a new cloud has one."""
     name: str = ""
 
 
@@ -98,7 +99,7 @@ class _Stack:
         self._wishes = wishes
         self._say = say
         self._ports = memory.ports or {}
-        self._real = self._real_node() if wishes.has_real_host else None
+        self._real = self._real_node() if memory.has_real_host else None
         pid = os.getpid()
         self.record = StackRecord(
             name=memory.name, state_dir=str(folder.path), endpoint=address(self._ports["api"]),
@@ -158,9 +159,12 @@ class _Stack:
                 file = self._folder.state_of(node.name) / "host.json"
                 await bootstrap.write_identities(api, file, node.hosts, address(self._ports["nodes"]))
                 await self._start_node(supervisor, node)
-            await bootstrap.wait_until_up(api, [name for node in nodes for name in node.hosts])
+            hosts = await bootstrap.wait_until_up(api, [name for node in nodes for name in node.hosts])
         for node in nodes:
             self._say(f"{node.words}: up")
+        for host in hosts:
+            for warning in host.inventory.warnings:
+                self._say(f"{host.spec.name}: {warning}")
 
     def _nodes(self) -> list[NodePlan]:
         real = [self._real] if self._real else []
@@ -196,14 +200,14 @@ def _remember(folder: Folder, wishes: Wishes) -> Memory:
     others = [record for record in stacks.known(os.environ) if record.state_dir != str(folder.path)]
     if former is None:
         taken = [memory.network for record in others if (memory := load_memory(Folder(Path(record.state_dir))))]
-        name = wishes.name or _free_name(folder, {record.name for record in others})
-        return Memory(name, wishes.sim_hosts, choose(None), choose_network(taken), wishes.keep_guests)
-    if wishes.name and wishes.name != former.name:
-        former = replace(former, name=wishes.name)
+        name = _free_name(folder, {record.name for record in others})
+        former = Memory(name, network=choose_network(taken))
     return replace(
         former,
+        name=wishes.name or former.name,
         sim_hosts=max(former.sim_hosts, wishes.sim_hosts),
         ports=choose(former.ports),
+        has_real_host=former.has_real_host if wishes.has_real_host is None else wishes.has_real_host,
         keeps_guests=wishes.keep_guests,
     )
 

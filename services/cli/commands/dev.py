@@ -37,18 +37,20 @@ def command() -> None:
 @click.option("--detach", "-d", is_flag=True, help="Return when everything is up; `moln dev down` ends it.")
 @click.option("--sim-hosts", type=click.IntRange(0, 100_000), default=0, metavar="N", help="Simulated hosts besides.")
 @click.option("--keep-guests", is_flag=True, help="Leave guests running at the end; the next start adopts them.")
-@click.option("--no-real-host", is_flag=True, help="No node that runs real guests.")
+@click.option(
+    "--real-host/--no-real-host", default=None, help="A node that runs real guests (default: yes, or as before)."
+)
 @click.option("--name", help="Name of the stack (default: from its folder).")
 @click.pass_obj
 def up(
-    session: Session, state: str | None, detach: bool, sim_hosts: int, keep_guests: bool, no_real_host: bool,
+    session: Session, state: str | None, detach: bool, sim_hosts: int, keep_guests: bool, real_host: bool | None,
     name: str | None,
 ) -> None:  # fmt: skip
     """Starts a cloud, or starts it again as it was. Ctrl-C ends it and powers its guests off."""
     flags = [
         *(("--detach",) if detach else ()),
         *(("--keep-guests",) if keep_guests else ()),
-        *(("--no-real-host",) if no_real_host else ()),
+        *(() if real_host is None else ("--real-host" if real_host else "--no-real-host",)),
         *(("--name", name) if name else ()),
         *("--sim-hosts", str(sim_hosts)),
     ]
