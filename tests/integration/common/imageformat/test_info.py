@@ -26,6 +26,10 @@ def make(folder: Path, *words: str) -> Path:
     return path
 
 
+def _write(path: Path) -> None:
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write 0 5M", str(path)], check=True, stdout=subprocess.DEVNULL)
+
+
 async def refusal(path: Path, stated: str = "") -> str:
     with pytest.raises(MolnError) as caught:
         await info(path, stated=stated, what="image web")
@@ -76,7 +80,7 @@ async def test_other_formats_are_refused_by_name(folder: Path, form: str) -> Non
 
 async def test_a_qcow2_image_that_was_cut_off_is_refused(folder: Path) -> None:
     path = make(folder, "-f", "qcow2", "10M")
-    subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write 0 5M", str(path)], check=True, stdout=subprocess.DEVNULL)
+    _write(path)
     assert (await info(path)).virtual_size_bytes == 10 * MIB
     whole = path.read_bytes()
     for length in (300, 100_000, 2 * MIB):
