@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
@@ -86,7 +87,8 @@ func terminate(ctx context.Context, vms compute.VmServiceClient, id uint32) erro
 	if _, err := vms.TerminateVm(ctx, &compute.TerminateVmRequest{Id: id, IsHard: true}); err != nil {
 		return err
 	}
-	if _, err := wait(ctx, vms, id, compute.VmState_VM_STATE_DONE); err != nil {
+	// A VM that is gone already is not found.
+	if _, err := wait(ctx, vms, id, compute.VmState_VM_STATE_DONE); err != nil && status.Code(err) != codes.NotFound {
 		return err
 	}
 	fmt.Printf("vm %d is gone\n", id)

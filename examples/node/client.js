@@ -3,7 +3,7 @@
 import { randomUUID } from "node:crypto";
 import { readFileSync } from "node:fs";
 
-import { createClient, ConnectError } from "@connectrpc/connect";
+import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 
 import { ErrorInfoSchema } from "./gen/error_info_pb.js";
@@ -46,10 +46,20 @@ async function runOneVm(vms) {
     const { id, spec, view } = await wait(vms, created.id, VmState.RUNNING);
     console.log(`vm ${id} ${spec.name} ${VmState[view.state]} on ${view.host}, address ${view.ipv4}`);
   } finally {
-    await vms.terminateVm({ id: created.id, isHard: true });
-    await wait(vms, created.id, VmState.DONE);
-    console.log(`vm ${created.id} is gone`);
+    await terminate(vms, created.id);
   }
+}
+
+/** Ends a VM for good and returns when nothing of it is left. */
+async function terminate(vms, id) {
+  await vms.terminateVm({ id, isHard: true });
+  try {
+    await wait(vms, id, VmState.DONE);
+  } catch (error) {
+    // A VM that is gone already is not found.
+    if (ConnectError.from(error).code !== Code.NotFound) throw error;
+  }
+  console.log(`vm ${id} is gone`);
 }
 
 function wait(vms, id, state) {

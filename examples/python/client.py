@@ -54,9 +54,17 @@ class Cloud:
             vm = await self._wait(created.id, VmState.VM_STATE_RUNNING)
             print(f"vm {vm.id} {vm.spec.name} {VmState.Name(vm.view.state)} on {vm.view.host}, address {vm.view.ipv4}")
         finally:
-            await self._vms.TerminateVm(TerminateVmRequest(id=created.id, is_hard=True), metadata=self._metadata)
-            await self._wait(created.id, VmState.VM_STATE_DONE)
-            print(f"vm {created.id} is gone")
+            await self._terminate(created.id)
+
+    async def _terminate(self, vm_id: int) -> None:
+        """Ends a VM for good and returns when nothing of it is left."""
+        await self._vms.TerminateVm(TerminateVmRequest(id=vm_id, is_hard=True), metadata=self._metadata)
+        try:
+            await self._wait(vm_id, VmState.VM_STATE_DONE)
+        except grpc.aio.AioRpcError as err:
+            if err.code() is not grpc.StatusCode.NOT_FOUND:  # a VM that is gone already is not found
+                raise
+        print(f"vm {vm_id} is gone")
 
     async def _wait(self, vm_id: int, state: VmState) -> Vm:
         request = WaitVmRequest(id=vm_id, state=state, timeout=Duration(seconds=60))
