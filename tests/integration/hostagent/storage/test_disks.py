@@ -68,8 +68,7 @@ async def test_an_image_that_points_at_a_file_of_the_node_is_refused(folder: Pat
     await qemu_img.create_overlay(folder / "evil.qcow2", secret, "raw")
     with pytest.raises(StorageError, match="refers to another file"):
         await qemu_img.check_standalone(folder / "evil.qcow2", "qcow2")
-    words = ["qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={secret}", folder / "evil2.qcow2", "1M"]
-    await asyncio.to_thread(subprocess.run, words, check=True)
+    make_with_data_file(folder / "evil2.qcow2", secret)
     with pytest.raises(StorageError, match="refers to another file"):
         await qemu_img.check_standalone(folder / "evil2.qcow2", "qcow2")
 
@@ -152,6 +151,11 @@ async def test_a_download_that_is_damaged_or_broken_off_leaves_nothing(folder: P
             await maker.make(plan, lambda _: None)
         assert failed.value.reason is reason
     assert [file.name for file in folder.rglob("*")] == ["cache"]
+
+
+def make_with_data_file(path: Path, data: Path) -> None:
+    words: list[str | Path] = ["qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={data}", path, "1M"]
+    subprocess.run(words, check=True)
 
 
 def visible(folder: Path) -> Datastore:
