@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.common.stacks import process_start_ticks
 from services.devstack.layout import Folder
 
 STOP_SECONDS = 45.0
@@ -39,9 +40,17 @@ def leftovers(folder: Folder) -> list[Leftover]:
     return [found for pid, words in _command_lines() if pid not in own and (found := _judge(pid, words, folder))]
 
 
-async def clean(folder: Folder, kinds: Collection[str] = ("service",)) -> list[str]:
-    """Ends those of these kinds, asked first and then killed; says what was done, one line each."""
-    found = [item for item in leftovers(folder) if item.kind in kinds]
+async def clean(folder: Folder, kinds: Collection[str] = ("service",), *, older_than: int = 0) -> list[str]:
+    """Ends those of these kinds, asked first and then killed; says what was done, one line each.
+
+    `older_than`: only supervisors that were started before this time (clock ticks since boot); 0: all.
+    """
+    found = [
+        item
+        for item in leftovers(folder)
+        if item.kind in kinds
+        and not (item.kind == "supervisor" and older_than and process_start_ticks(item.pid) >= older_than)
+    ]
     for number, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, KILL_SECONDS)):
         deadline = time.monotonic() + seconds
         left = _signalled(found, number)
@@ -60,7 +69,7 @@ def _judge(pid: int, words: list[str], folder: Folder) -> Leftover | None:
     program = Path(words[0]).name
     if program.startswith(("qemu", "libvirtd", "virtqemud", "dnsmasq")):
         return Leftover(pid, program, "guest")
-    if "services.devstack" in words:
+    if "services.devstack" in words and "up" in words:
         return Leftover(pid, "supervisor", "supervisor")
     for word in words:
         if word.startswith(_SERVICE_WORDS):

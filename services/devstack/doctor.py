@@ -73,7 +73,7 @@ async def _of_cloud(record: StackRecord) -> tuple[list[Finding], list[str]]:
         words = decode_error(err).message if isinstance(err, grpc.RpcError) else str(err) or "no answer in time"
         return [*found, Finding(f"the cloud {record.name} does not answer ({words})", "`moln dev status`")], []
     found += [
-        Finding(f"{problem.subject}: {problem.message} ({problem.reason})", problem.remedy)
+        Finding(f"{problem.subject} of the cloud {record.name}: {problem.message} ({problem.reason})", problem.remedy)
         for problem in status.problems
     ]
     return found, [network.spec.uid for network in answer.networks]

@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -34,6 +35,9 @@ from services.devstack.rooted import write_plans
 from services.devstack.supervisor import Supervisor
 
 IMPATIENT_SECONDS = 2.0
+WARNING_CHARACTERS = 160
+RIVAL_TICKS = 3 * os.sysconf("SC_CLK_TCK")
+"""Two that were started within this time may be after the same lock."""
 Say = Callable[[str], None]
 
 
@@ -78,7 +82,9 @@ async def run_stack(folder: Folder, wishes: Wishes, say: Say) -> None:
     """Starts everything, waits until it is told to end, and ends everything. Raises StackError with one clear line."""
     folder.make()
     with held(folder):
-        for line in await cleanup.clean(folder):
+        # A supervisor that does not hold the lock has lost its folder, unless it is one that is just being refused.
+        before_us = process_start_ticks(os.getpid()) - RIVAL_TICKS
+        for line in await cleanup.clean(folder, ("supervisor", "service"), older_than=before_us):
             say(f"left over by a run that was killed: {line}")
         memory = _remember(folder, wishes)
         save_memory(folder, memory)
@@ -164,7 +170,7 @@ class _Stack:
             self._say(f"{node.words}: up")
         for host in hosts:
             for warning in host.inventory.warnings:
-                self._say(f"{host.spec.name}: {warning}")
+                self._say(f"{host.spec.name}: {textwrap.shorten(warning, WARNING_CHARACTERS, placeholder=' …')}")
 
     def _nodes(self) -> list[NodePlan]:
         real = [self._real] if self._real else []
