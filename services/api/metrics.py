@@ -8,7 +8,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from moln.compute.v1 import host_pb2
+from moln.compute.v1 import host_pb2, vm_pb2
 from services.api.core.verbs import state_name
 from services.api.index.cloud import CloudIndex
 from services.api.index.vms import Transition
@@ -23,16 +23,17 @@ class ApiMetrics:
     """Counted as it happens: transitions, and the time from creation to running."""
 
     def __init__(self, metrics: Metrics, cloud: CloudIndex) -> None:
-        self._transitions = metrics.counter("vm_transitions", "Transitions of VMs into a state.", ["state"])
+        transitions = metrics.counter("vm_transitions", "Transitions of VMs into a state.", ["state"])
+        self._transitions = {state: transitions.labels(state_name(state)) for state in vm_pb2.VmState.values()}
         self._start = metrics.histogram(
             "vm_start_seconds", "Time from a VM's creation to its first RUNNING.", buckets=_START_BUCKETS
         )
         cloud.vms.on_transition(self._seen)
 
     def _seen(self, transition: Transition) -> None:
-        state = state_name(transition.after.state)
-        self._transitions.labels(state).inc()
-        if state != "RUNNING" or transition.record.intent is None or transition.before.state == transition.after.state:
+        state = transition.after.state
+        self._transitions[state].inc()
+        if state != vm_pb2.VM_STATE_RUNNING or transition.record.intent is None or transition.before.state == transition.after.state:
             return
         intent, start = transition.record.intent.value, transition.after.start_time
         if start is not None and intent.generation == 1:
