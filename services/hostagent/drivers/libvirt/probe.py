@@ -20,6 +20,7 @@ from services.hostagent.drivers.libvirt.xml import domain_xml
 TEXT = b"moln-probe-ok"
 PROBE_SECONDS = 10.0
 MEMORY_MIB = 32
+LONGEST_REASON = 300
 _POLL_S = 0.05
 # The boot sector of probe.S, without the zeros that follow.
 _SECTOR_START = bytes.fromhex(
@@ -61,7 +62,7 @@ async def _find(
         runs = await boots(connection, "kvm", folder, cpu)
         reason = f"a probe guest did not boot with it within {PROBE_SECONDS:g} s"
     except HypervisorError as err:
-        runs, reason = False, err.message
+        runs, reason = False, err.message.splitlines()[0][:LONGEST_REASON]
     if runs:
         return Acceleration("kvm")
     return Acceleration("qemu", f"guests are emulated and slow: KVM is there but does not work ({reason})")
