@@ -83,7 +83,7 @@ class _Agent:
         )
         self.session = AgentSession(
             identity.hosts, driver.boot_id, version, self.reconciler, outbox, self.hosts,
-            lambda order: self.tunnels.open(order),
+            lambda order: self.tunnels.open(order), self.sweep.ask_all,
         )  # fmt: skip
         self.link = Link(identity.addresses, lambda to: _dial(settings, to), self.session, self._metrics)
         self._background = Background()

@@ -187,6 +187,10 @@ class FakeGateway(NodeServiceServicer):
         status = self.statuses.get((host_id, vm_id))
         return VmPhase.Name(status.phase).removeprefix("VM_PHASE_") if status is not None else ""
 
+    def all_phases(self) -> list[str]:
+        """The phases of all VMs as the store has them."""
+        return [self.phase(vm_id, host_id) for host_id, vm_id in self.statuses]
+
     def phases_of(self, vm_id: int, host_id: int = 1) -> list[str]:
         """All phases of a VM that were stored."""
         return [phase for host, vm, phase in self.phases if (host, vm) == (host_id, vm_id)]

@@ -49,10 +49,11 @@ class AgentSession:
         outbox: Outbox,
         hosts: HostReports,
         open_tunnel: Callable[[TunnelOrder], None],
+        look_at_all: Callable[[], None],
     ) -> None:
         self._identities, self._boot_id, self._version = identities, boot_id, version
         self._reconciler, self._outbox, self._hosts = reconciler, outbox, hosts
-        self._open_tunnel = open_tunnel
+        self._open_tunnel, self._look_at_all = open_tunnel, look_at_all
         self._agent_id = str(uuid.uuid4())
         self._unsynced: list[int] = []
         self.silent_hosts: set[int] = set()
@@ -78,6 +79,7 @@ class AgentSession:
         self._hosts.opened(welcome, host_ids)
         self._reconciler.report_all(host_ids)
         self._unsynced = host_ids
+        self._look_at_all()
 
     def received(self, response: ConnectResponse) -> None:
         """Orders, answers, tunnels."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -121,7 +121,6 @@ class Link:
 
     async def _converse(self, address: str) -> str:
         """One stream from dialling to its end; returns why it ended."""
-        cause = "ended"
         try:
             async with self._dial(address) as channel:
                 stream: Stream = NodeServiceStub(channel).Connect()
@@ -130,9 +129,11 @@ class Link:
                 finally:
                     self._left()
                     stream.cancel()
-        except* (StreamLost, grpc.aio.AioRpcError, TimeoutError) as group:
-            cause = _said(group)
-        return cause
+        except grpc.aio.AioRpcError as err:
+            return f"{err.code().name}: {err.details()}"
+        except (StreamLost, TimeoutError, asyncio.InvalidStateError) as err:
+            return str(err) or type(err).__name__
+        return "ended"
 
     async def _speak(self, stream: Stream, address: str) -> None:
         await stream.write(ConnectRequest(hello=self._session.hello()))
@@ -144,11 +145,8 @@ class Link:
         self._session.opened(first.welcome)
         self._session.received(first)
         self._wake.set()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._read(stream), name="read")
-            group.create_task(self._write(stream), name="write")
-            group.create_task(self._beat(first.welcome.heartbeat_interval_s or 2), name="beat")
-            group.create_task(self._watch_drop(), name="drop")
+        interval = first.welcome.heartbeat_interval_s or 2
+        await _until_one_ends(self._read(stream), self._write(stream), self._beat(interval), self._watch_drop())
 
     def _left(self) -> None:
         if self.is_connected:
@@ -197,10 +195,18 @@ async def _read(stream: Stream) -> ConnectResponse:
     return response
 
 
-def _said(group: BaseExceptionGroup[BaseException]) -> str:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    if isinstance(error, grpc.aio.AioRpcError):
-        return f"{error.code().name}: {error.details()}"
-    return str(error) or type(error).__name__
+async def _until_one_ends(*parts: Coroutine[Any, Any, None]) -> None:
+    """Runs all until one ends, ends the others, and raises what the one raised.
+
+    No TaskGroup: cancelling a stream makes its parts fail in their own ways, and a group would then tell of those
+    failures and forget that it was cancelled itself.
+    """
+    tasks = [asyncio.create_task(part) for part in parts]
+    try:
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -33,6 +33,11 @@ class Sweep:
         self._asked.add(host_id)
         self.wake()
 
+    def ask_all(self) -> None:
+        """All hosts are looked at soon: a stream was opened, and what is said on it should be true."""
+        self._asked.update(self._host_ids)
+        self.wake()
+
     async def first(self) -> None:
         """Looks at every host; a hypervisor that does not answer is waited for: nothing may be said before."""
         for host_id in self._host_ids:
