@@ -36,6 +36,8 @@ class Endpoint:
     domain_type: str
     architecture: str
     has_bridges: bool = True
+    has_cpu_shares: bool = True
+    """An unprivileged hypervisor cannot weigh its guests against each other."""
 
 
 def default_cpu(domain_type: str) -> CpuSpec:
@@ -69,7 +71,7 @@ def compose(order: VmOrder, folder: VmFolder, endpoint: Endpoint) -> DomainSpec:
         type=endpoint.domain_type,
         memory_mib=order.placement.granted.memory_mib or template.memory_mib,
         vcpus=order.placement.granted.vcpus or template.vcpus or 1,
-        cpu_percent=order.placement.granted.cpu_percent or template.cpu_percent,
+        cpu_percent=_cpu_percent(order) if endpoint.has_cpu_shares else 0,
         architecture="" if is_test else template.boot.architecture or endpoint.architecture,
         machine="" if is_test else machine,
         firmware=template.boot.firmware,
@@ -105,6 +107,10 @@ def check_supported(template: VmTemplate) -> None:
     asked = [name for name, is_asked in unsupported.items() if is_asked]
     if asked:
         raise MolnError(Reason.CAPABILITY, f"this release's libvirt driver cannot do {', '.join(asked)}: leave it out")
+
+
+def _cpu_percent(order: VmOrder) -> int:
+    return order.placement.granted.cpu_percent or order.spec.template.cpu_percent
 
 
 def _cpu(template: VmTemplate, domain_type: str) -> CpuSpec:

@@ -103,8 +103,9 @@ class LibvirtDriver:
         facts = await self._facts()
         self._acceleration = await self._find_acceleration(facts)
         self._work.endpoint = Endpoint(
-            self._options.cloud_uid, self._acceleration.domain_type, facts.architecture, self._bridges is not None
-        )
+            self._options.cloud_uid, self._acceleration.domain_type, facts.architecture,
+            has_bridges=self._bridges is not None, has_cpu_shares=not self._options.uri.endswith("/session"),
+        )  # fmt: skip
         await self._background.__aenter__()
         self._background.start(self._tell_changes(), name="libvirt-events")
         self._background.start(self._tidy_for_ever(), name="libvirt-tidy")

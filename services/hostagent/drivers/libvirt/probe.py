@@ -57,7 +57,7 @@ async def _find(
     connection: LibvirtConnection, domain_types: frozenset[str], folder: Path, cpu: CpuSpec
 ) -> Acceleration:
     if "kvm" not in domain_types:
-        return Acceleration("qemu", "guests are emulated and slow: the hypervisor offers no KVM (is /dev/kvm there?)")
+        return Acceleration("qemu", "guests are emulated and slow: the hypervisor offers no KVM (is /dev/kvm there, and open to it?)")
     try:
         runs = await boots(connection, "kvm", folder, cpu)
         reason = f"a probe guest did not boot with it within {PROBE_SECONDS:g} s"
