@@ -143,7 +143,8 @@ async def _talk(process: asyncio.subprocess.Process, input: bytes, most: int) ->
 async def _feed(stream: asyncio.StreamWriter | None, input: bytes) -> None:
     if stream is None:
         return
-    with contextlib.suppress(ConnectionError):  # a program need not read what it is given
+    # A program need not read what it is given; uvloop says RuntimeError where its pipe is closed already.
+    with contextlib.suppress(ConnectionError, RuntimeError):
         stream.write(input)
         await stream.drain()
     stream.close()
