@@ -74,7 +74,7 @@ async def _stop(folder: Folder, record: StackRecord) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(record.pid, signal.SIGTERM)
     deadline = time.monotonic() + STOP_SECONDS
-    while is_held(folder):
+    while is_held(folder) or record.is_running():
         if time.monotonic() > deadline:
             raise StackError(
                 f"process {record.pid} has not ended within {STOP_SECONDS:g} s: see {folder.log_of('stack')}"
