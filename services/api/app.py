@@ -28,7 +28,7 @@ from services.api.history.recorder import Recorder
 from services.api.history.replay import replay
 from services.api.index.cloud import KINDS, CloudIndex
 from services.api.metrics import ApiMetrics, CloudCollector
-from services.api.nodes.gateway import NodeGateway, announce_when_lost, close_silent_forever
+from services.api.nodes.gateway import NodeGateway
 from services.api.nodes.servicer import NodeServicer
 from services.api.nodes.tunnels import Tunnels
 from services.api.servicers.hosts import HostServicer
@@ -42,17 +42,21 @@ from services.api.usecases.consoles import Consoles
 from services.api.usecases.events import Events
 from services.api.usecases.host_watches import HostWatches
 from services.api.usecases.hosts import Hosts
+from services.api.usecases.streams import Streams
 from services.api.usecases.templates import Templates
 from services.api.usecases.users import Users
 from services.api.usecases.vm_watches import VmWatches
-from services.api.usecases.vms import Vms, Waiting
+from services.api.usecases.vms import Vms
+from services.api.usecases.waiting import Waiting
 from services.common.domain.keys import KEYS
+from services.common.obs.loops import LoopCounts
 from services.common.rpc.channel import ClientTls
 from services.common.rpc.metrics import RpcMetrics
 from services.common.rpc.secret import read_service_secret
 from services.common.rpc.server import RpcServer
 from services.common.runtime.background import Background
-from services.common.runtime.listen import TlsFiles
+from services.common.runtime.listen import TlsFiles, tls_files
+from services.common.runtime.loop import Loop
 from services.common.runtime.service import Run
 from services.common.store import ProcessInfo, Store, StoreSettings
 from services.common.version import version
@@ -66,14 +70,13 @@ async def main(settings: Settings, run: Run) -> None:
     """One api process from start to ordered end."""
     gc.set_threshold(*GC_THRESHOLDS)
     secret = read_service_secret(settings.service_secret_file)
-    tls = _tls(settings)
     async with contextlib.AsyncExitStack() as stack:
         gate, metrics = ApiGate(), RpcMetrics(run.metrics)
         revision = _Revision()
         server = RpcServer(metrics, gate=gate, revision=revision)
-        address = str(server.listen(settings.listen, tls=tls, what="listen"))
+        address = str(server.listen(settings.listen, tls=_tls(settings), what="listen"))
         nodes = RpcServer(metrics, gate=gate)
-        node_address = str(nodes.listen(settings.node_listen, tls=tls, what="node_listen"))
+        node_address = str(nodes.listen(settings.node_listen, tls=_node_tls(settings), what="node_listen"))
         public, public_node = settings.advertise or address, settings.node_advertise or node_address
 
         store = await stack.enter_async_context(await _open_store(settings, public))
@@ -83,8 +86,8 @@ async def main(settings: Settings, run: Run) -> None:
         stack.callback(log.close)
         recorder = Recorder(cloud)
         recorder.adopt()
-        keeper = Keeper(store, log, recorder)
         await replay(store, log, store.cache.revision)
+        keeper = Keeper(store, log, recorder)
         await found_cloud(store, cloud, settings.state_dir / TOKEN_FILE)
         gate.open(Authenticator(cloud.catalog), store)
         revision.store = store
@@ -94,7 +97,8 @@ async def main(settings: Settings, run: Run) -> None:
         add_raw(
             nodes, node_service_pb2_grpc.add_NodeServiceServicer_to_server, NodeServicer(store, cloud, gateway, tunnels)
         )
-        _add_services(server, store, cloud, keeper, gateway, tunnels, public_node)
+        streams = Streams()
+        _add_services(server, store, cloud, keeper, gateway, tunnels, streams, public_node)
         forwarder = Forwarder(store, secret, _client_tls(settings))
         stack.push_async_callback(forwarder.close)
         _forward(server, forwarder)
@@ -105,14 +109,19 @@ async def main(settings: Settings, run: Run) -> None:
         await stack.enter_async_context(server)
         loops = await stack.enter_async_context(Background())
         loops.start(keeper.run(), name="history keeper")
-        loops.start(close_silent_forever(gateway), name="silent streams")
-        loops.start(announce_when_lost(store, gateway), name="announcing hosts")
+        mending = Loop("connections", gateway.mend, interval=1.0, metrics=LoopCounts(run.metrics))
+        stack.callback(store.process.on_lost(mending.wake))
+        loops.start(mending.run(), name="connections")
         loops.start(lead_api(store, cloud, keeper, public), name="api leader")
         await nodes.set_serving(True)
         await server.set_serving(True)
         run.ready({"grpc": address, "nodes": node_address})
         await run.stopped()
         await server.set_serving(False)
+        await nodes.set_serving(False)
+        streams.end()
+        tunnels.close_all()
+        gateway.close()
 
 
 class _Revision:
@@ -139,9 +148,13 @@ async def _open_store(settings: Settings, address: str) -> Store:
 
 
 def _tls(settings: Settings) -> TlsFiles | None:
-    if settings.tls_cert is None or settings.tls_key is None:
-        return None
-    return TlsFiles(settings.tls_cert, settings.tls_key)
+    """For clients, who show tokens."""
+    return tls_files(settings.tls_cert, settings.tls_key)
+
+
+def _node_tls(settings: Settings) -> TlsFiles | None:
+    """For nodes, who must show certificates where an authority is given."""
+    return tls_files(settings.tls_cert, settings.tls_key, settings.tls_ca)
 
 
 def _client_tls(settings: Settings) -> ClientTls | None:
@@ -157,20 +170,23 @@ def _add_services(
     keeper: Keeper,
     gateway: NodeGateway,
     tunnels: Tunnels,
+    streams: Streams,
     node_address: str,
 ) -> None:
     vms = Vms(store, cloud)
     hosts = Hosts(store, cloud, node_address)
-    vm_servicer = VmServicer(vms, Waiting(cloud, vms), VmWatches(store, cloud), Consoles(vms, tunnels))
+    vm_servicer = VmServicer(
+        vms, Waiting(cloud, vms, streams), VmWatches(store, cloud, streams), Consoles(vms, tunnels)
+    )
     add_raw(server, vm_service_pb2_grpc.add_VmServiceServicer_to_server, vm_servicer)
     template_servicer = TemplateServicer(Templates(store, cloud), vms)
     add_raw(server, template_service_pb2_grpc.add_TemplateServiceServicer_to_server, template_servicer)
-    host_servicer = HostServicer(hosts, HostWatches(store, cloud, hosts))
+    host_servicer = HostServicer(hosts, HostWatches(store, cloud, hosts, streams))
     server.add(host_service_pb2_grpc.add_HostServiceServicer_to_server, host_servicer)
     cluster_servicer = ClusterServicer(Clusters(store, cloud), hosts)
     server.add(cluster_service_pb2_grpc.add_ClusterServiceServicer_to_server, cluster_servicer)
     server.add(user_service_pb2_grpc.add_UserServiceServicer_to_server, UserServicer(Users(store, cloud)))
-    operations = OperationsServicer(CloudStatus(store, cloud, gateway, version()), Events(keeper))
+    operations = OperationsServicer(CloudStatus(store, cloud, gateway, version()), Events(keeper, streams))
     server.add(operations_service_pb2_grpc.add_OperationsServiceServicer_to_server, operations)
 
 

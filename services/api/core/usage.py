@@ -20,10 +20,15 @@ Fold = Callable[[bytes | None], bytes]
 
 
 def charge(amounts: common_pb2.Amounts, limits: common_pb2.Amounts, owner: str) -> Fold:
-    """Adds the amounts to the stored usage; raises EXHAUSTED/QUOTA_EXCEEDED where a limit (0: none) would be passed."""
+    """Adds the amounts to the stored usage; raises EXHAUSTED/QUOTA_EXCEEDED where a limit (0: none) would be passed.
+
+    Where no usage is stored there is no owner any more: NOT_FOUND/USER_NOT_FOUND.
+    """
 
     def fold(old: bytes | None) -> bytes:
-        record = records_pb2.UsageRecord.FromString(old or b"")
+        if old is None:
+            raise MolnError(Reason.USER_NOT_FOUND, f"create VM: user {owner} has been deleted")
+        record = records_pb2.UsageRecord.FromString(old)
         usage = record.amounts
         for name, words in _FIELDS:
             total = getattr(usage, name) + getattr(amounts, name)

@@ -5,6 +5,7 @@ Synchronous; callers use a thread. What is in a segment beyond the index's word 
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import threading
@@ -23,13 +24,18 @@ CREATE TABLE IF NOT EXISTS event (
 CREATE INDEX IF NOT EXISTS event_revision ON event (revision);
 CREATE INDEX IF NOT EXISTS event_object ON event (kind, id, revision);
 CREATE TABLE IF NOT EXISTS durable (only INTEGER PRIMARY KEY CHECK (only = 1), revision INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS beginning (only INTEGER PRIMARY KEY CHECK (only = 1), revision INTEGER NOT NULL);
 """
 
 Event = operations_service_pb2.Event
+_Row = tuple[int, str, int, int, int, int, int]
 
 
 class Query(NamedTuple):
-    """Which events: after a revision, of an object, of an owner (0: any). `limit` is passed to finish a revision."""
+    """Which events: after a revision and before one (0: any), of an object, of an owner (0: any).
+
+    `limit` is passed to finish a revision. Gaps are everybody's.
+    """
 
     after: int = 0
     limit: int = 1000
@@ -37,14 +43,31 @@ class Query(NamedTuple):
     id: int = 0
     owner: int = 0
     is_newest: bool = False
+    before: int = 0
+
+    def condition(self) -> tuple[str, list[object]]:
+        """As SQL and its values."""
+        where, values = ["revision > ?"], [self.after]
+        tests = (
+            ("revision < ?", self.before),
+            ("kind = ?", self.kind),
+            ("id = ?", self.id),
+            ("(owner = ? OR kind = 'gap')", self.owner),
+        )
+        for test, value in tests:
+            if value:
+                where.append(test)
+                values.append(value)  # type: ignore[arg-type]
+        return " AND ".join(where), list(values)
 
 
 class EventLog:
-    """One folder of history. At most `max_bytes` of segments are kept; the oldest go first."""
+    """One folder of history. At most `max_bytes` of segments are kept; the oldest go first. Raises OSError only."""
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
+    def __init__(self, folder: Path, max_bytes: int, segment_bytes: int = SEGMENT_BYTES) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
+        self._segment_bytes = segment_bytes
         self._lock = threading.Lock()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._index = sqlite3.connect(folder / "index.sqlite", check_same_thread=False, isolation_level=None)
@@ -53,6 +76,10 @@ class EventLog:
         self._index.executescript(_SCHEMA)
         self._number, self._size = self._newest_segment()
         self._file = self._open_segment()
+        self.durable_revision = self._one("SELECT revision FROM durable")
+        """The newest revision whose events are all on disk; 0 for a new history."""
+        self.beginning = self._one("SELECT revision FROM beginning")
+        """All events after this revision are kept."""
 
     def close(self) -> None:
         """Closes files. What was appended is on disk already."""
@@ -60,66 +87,55 @@ class EventLog:
             os.close(self._file)
             self._index.close()
 
-    @property
-    def durable_revision(self) -> int:
-        """The newest revision whose events are all on disk; 0 for a new history."""
-        row = self._index.execute("SELECT revision FROM durable").fetchone()
-        return int(row[0]) if row else 0
-
-    def oldest_revision(self) -> int:
-        """Revision of the oldest event that is kept; 0 when there is none."""
-        row = self._index.execute("SELECT min(revision) FROM event").fetchone()
-        return int(row[0] or 0)
-
     def append(self, events: Sequence[Event], revision: int) -> None:
-        """Writes events, syncs, and only then moves the durable revision: a crash loses or doubles nothing."""
+        """Writes events, syncs, and only then moves the durable revision: a crash loses or doubles nothing.
+
+        Events up to the durable revision are there already, and passed over.
+        """
         with self._lock:
-            rows, blob, offset = [], [], self._size
+            rows: list[_Row] = []
+            blob = bytearray()
             for event in events:
+                if event.revision <= self.durable_revision:
+                    continue
                 raw = event.SerializeToString()
-                rows.append(
-                    (event.revision, event.kind, event.id, event.owner_id, self._number, offset, len(raw)),
-                )
-                blob.append(raw)
-                offset += len(raw)
-            if blob:
-                _write(self._file, b"".join(blob))
-                os.fdatasync(self._file)
-            self._commit(rows, offset, revision)
-            if self._size >= SEGMENT_BYTES:
+                place = (self._number, self._size + len(blob), len(raw))
+                rows.append((event.revision, event.kind, event.id, event.owner_id, *place))
+                blob += raw
+            try:
+                if blob:
+                    _write(self._file, blob)
+                    os.fdatasync(self._file)
+                self._commit(rows, self._size + len(blob), revision)
+            except OSError:
+                os.ftruncate(self._file, self._size)
+                raise
+            if self._size >= self._segment_bytes:
                 self._turn()
 
-    def _commit(self, rows: list[tuple[int, str, int, int, int, int, int]], size: int, revision: int) -> None:
-        index = self._index
-        index.execute("BEGIN IMMEDIATE")
-        try:
+    def _commit(self, rows: list[_Row], size: int, revision: int) -> None:
+        beginning = self.beginning if self.durable_revision else rows[0][0] - 1 if rows else revision
+        statements: list[tuple[str, tuple[int, ...]]] = [
+            ("INSERT OR REPLACE INTO segment VALUES (?, ?)", (self._number, size)),
+            ("INSERT OR REPLACE INTO durable VALUES (1, ?)", (revision,)),
+            ("INSERT OR REPLACE INTO beginning VALUES (1, ?)", (beginning,)),
+        ]
+        with _Transaction(self._index) as index:
             index.executemany(
                 "INSERT INTO event (revision, kind, id, owner, segment, offset, length) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 rows,
             )
-            index.execute("INSERT OR REPLACE INTO segment VALUES (?, ?)", (self._number, size))
-            index.execute("INSERT OR REPLACE INTO durable VALUES (1, ?)", (revision,))
-            index.execute("COMMIT")
-        except sqlite3.Error:
-            index.execute("ROLLBACK")
-            os.ftruncate(self._file, self._size)
-            raise
-        self._size = size
+            for statement, values in statements:
+                index.execute(statement, values)
+        self._size, self.durable_revision, self.beginning = size, revision, beginning
 
     def read(self, query: Query) -> list[Event]:
         """Events in the order of revisions."""
         with self._lock:
-            places = self._find(query)
-            return [self._load(*place) for place in places]
+            return self._load(self._find(query))
 
     def _find(self, query: Query) -> list[tuple[int, int, int]]:
-        where = ["revision > ?"]
-        values: list[object] = [query.after]
-        for column, value in (("kind", query.kind), ("id", query.id), ("owner", query.owner)):
-            if value:
-                where.append(f"{column} = ?")
-                values.append(value)
-        condition = " AND ".join(where)
+        condition, values = query.condition()
         order = "DESC" if query.is_newest else "ASC"
         last = self._index.execute(
             f"SELECT revision FROM event WHERE {condition} ORDER BY sequence {order} LIMIT 1 OFFSET ?",  # noqa: S608
@@ -134,10 +150,19 @@ class EventLog:
         )
         return cursor.fetchall()
 
-    def _load(self, segment: int, offset: int, length: int) -> Event:
-        with (self._folder / _name(segment)).open("rb") as file:
-            file.seek(offset)
-            return Event.FromString(file.read(length))
+    def _load(self, places: list[tuple[int, int, int]]) -> list[Event]:
+        files: dict[int, int] = {}
+        try:
+            for number in {place[0] for place in places}:
+                files[number] = os.open(self._folder / _name(number), os.O_RDONLY)
+            return [Event.FromString(os.pread(files[number], length, offset)) for number, offset, length in places]
+        finally:
+            for file in files.values():
+                os.close(file)
+
+    def _one(self, question: str, values: tuple[int, ...] = ()) -> int:
+        row = self._index.execute(question, values).fetchone()
+        return int(row[0] or 0) if row else 0
 
     def _newest_segment(self) -> tuple[int, int]:
         row = self._index.execute("SELECT number, bytes FROM segment ORDER BY number DESC LIMIT 1").fetchone()
@@ -145,8 +170,22 @@ class EventLog:
 
     def _open_segment(self) -> int:
         file = os.open(self._folder / _name(self._number), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        there = os.fstat(file).st_size
+        if there < self._size:
+            self._size = self._forget_lost(there)
         os.ftruncate(file, self._size)
         return file
+
+    def _forget_lost(self, there: int) -> int:
+        """The segment is shorter than the index says: all from the first lost revision on is to be had again."""
+        place = (self._number, there)
+        lost = self._one("SELECT min(revision) FROM event WHERE segment = ? AND offset + length > ?", place)
+        with _Transaction(self._index) as index:
+            index.execute("DELETE FROM event WHERE revision >= ?", (lost,))
+            index.execute("UPDATE durable SET revision = ?", (lost - 1,))
+            end = self._one("SELECT max(offset + length) FROM event WHERE segment = ?", (self._number,))
+            index.execute("UPDATE segment SET bytes = ? WHERE number = ?", (end, self._number))
+        return end
 
     def _turn(self) -> None:
         """Begins a new segment, and lets go of the oldest beyond the bound."""
@@ -156,17 +195,45 @@ class EventLog:
         total = 0
         for number, size in self._index.execute("SELECT number, bytes FROM segment ORDER BY number DESC").fetchall():
             total += size
-            if total > self._max_bytes and number != self._number:
-                self._index.execute("DELETE FROM event WHERE segment = ?", (number,))
-                self._index.execute("DELETE FROM segment WHERE number = ?", (number,))
-                (self._folder / _name(number)).unlink(missing_ok=True)
+            if total > self._max_bytes:
+                self._let_go(number)
+
+    def _let_go(self, number: int) -> None:
+        last = self._one("SELECT max(revision) FROM event WHERE segment = ?", (number,))
+        with _Transaction(self._index) as index:
+            index.execute("DELETE FROM event WHERE segment = ?", (number,))
+            index.execute("DELETE FROM segment WHERE number = ?", (number,))
+            index.execute("UPDATE beginning SET revision = max(revision, ?)", (last,))
+        self.beginning = max(self.beginning, last)
+        (self._folder / _name(number)).unlink(missing_ok=True)
+
+
+class _Transaction:
+    """All or nothing, in the index; what SQLite raises becomes an OSError."""
+
+    def __init__(self, index: sqlite3.Connection) -> None:
+        self._index = index
+
+    def __enter__(self) -> sqlite3.Connection:
+        self._index.execute("BEGIN IMMEDIATE")
+        return self._index
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            self._index.execute("COMMIT" if error is None else "ROLLBACK")
+        except sqlite3.Error as err:
+            if self._index.in_transaction:
+                self._index.execute("ROLLBACK")
+            error = error or err
+        if isinstance(error, sqlite3.Error):
+            raise OSError(errno.EIO, f"the index of the history: {error}") from error
 
 
 def _name(number: int) -> str:
     return f"segment-{number:08d}.events"
 
 
-def _write(file: int, data: bytes) -> None:
+def _write(file: int, data: bytearray) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(file, view) :]

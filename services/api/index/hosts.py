@@ -9,6 +9,7 @@ from services.common.store import Change, Entry
 
 _BY_MODE = {
     host_pb2.HOST_MODE_DISABLED: host_pb2.HOST_STATE_DISABLED,
+    host_pb2.HOST_MODE_DELETED: host_pb2.HOST_STATE_DISABLED,
     host_pb2.HOST_MODE_DRAINING: host_pb2.HOST_STATE_DRAINING,
     host_pb2.HOST_MODE_MAINTENANCE: host_pb2.HOST_STATE_MAINTENANCE,
     host_pb2.HOST_MODE_OFFLINE: host_pb2.HOST_STATE_OFFLINE,
@@ -120,6 +121,7 @@ class HostIndex:
         self._records: dict[int, HostRecord] = {}
         self._on_liveness: list[LivenessListener] = []
         self._on_change: list[HostListener] = []
+        self._on_load: list[Callable[[HostRecord], None]] = []
         self.by_name: dict[str, int] = {}
         self.by_join_token: dict[bytes, int] = {}
 
@@ -148,6 +150,14 @@ class HostIndex:
         """Calls the listener with each changed host, part and change."""
         self._on_change.append(listener)
 
+    def on_load(self, listener: Callable[[HostRecord], None]) -> None:
+        """Calls the listener with each host on which more or less is given out."""
+        self._on_load.append(listener)
+
+    def gone_after(self, revision: int) -> list[int]:
+        """Hosts that were deleted after a revision, as far back as this process has run."""
+        return [record.id for record in self._records.values() if record.spec is None and record.revision > revision]
+
     def move(self, old: vm_pb2.VmPlacement | None, new: vm_pb2.VmPlacement | None) -> None:
         """Moves what a placement holds from its old host to its new one."""
         for placement, sign in ((old, -1), (new, 1)):
@@ -159,6 +169,8 @@ class HostIndex:
             record.cpu_percent += sign * granted.cpu_percent
             record.memory_mib += sign * granted.memory_mib
             record.disk_mib += sign * granted.disk_mib
+            for listener in self._on_load:
+                listener(record)
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Takes changes of the kinds `host` and `hostconn`, in the order of revisions."""

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 
 from moln.node.v1 import node_service_pb2
 from services.api.core import compose
 
 MAX_ORDERS = 500
+_MAX_HEARTBEATS = 64
 
 
 class HostLink:
     """One host on a stream."""
 
-    __slots__ = ("actor", "boot_id", "connection", "host_id", "is_synced", "name", "ordered", "orphans", "uid")
+    __slots__ = (
+        "actor",
+        "announced",
+        "boot_id",
+        "connection",
+        "host_id",
+        "is_synced",
+        "name",
+        "ordered",
+        "orphans",
+        "uid",
+    )
 
     def __init__(self, connection: AgentConnection, host_id: int, uid: str, name: str, boot_id: str) -> None:
         self.connection = connection
@@ -23,6 +36,7 @@ class HostLink:
         self.name = name
         self.boot_id = boot_id
         self.actor = f"<node {name}>"
+        self.announced = 0
         self.is_synced = False
         self.ordered: dict[str, str] = {}
         self.orphans: tuple[str, ...] = ()
@@ -41,7 +55,7 @@ class AgentConnection:
         self.acks: list[bytes] = []
         self.completing: list[int] = []
         self.tunnels: list[bytes] = []
-        self.heartbeat: tuple[int, float] | None = None
+        self.heartbeats: deque[tuple[int, float]] = deque(maxlen=_MAX_HEARTBEATS)
         self.heartbeat_ack = 0
 
     def mark(self, host_id: int, key_id: str) -> None:
@@ -65,12 +79,12 @@ class AgentConnection:
 
     def heartbeat_seen(self, number: int) -> None:
         """A heartbeat came in; it is acknowledged after the next tick of the store that began later."""
-        self.heartbeat = (number, time.time())
+        self.heartbeats.append((number, time.time()))
 
     def tick(self, began: float) -> None:
         """The store was heard: a write that began at this time (Unix seconds) has come back."""
-        if self.heartbeat is not None and self.heartbeat[1] < began:
-            self.heartbeat_ack, self.heartbeat = self.heartbeat[0], None
+        while self.heartbeats and self.heartbeats[0][1] < began:
+            self.heartbeat_ack = self.heartbeats.popleft()[0]
             self.wake.set()
 
     def close(self) -> None:

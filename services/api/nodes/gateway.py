@@ -5,26 +5,24 @@ Level-triggered: a changed VM only marks an order as due; what is sent is built 
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from moln.compute.v1 import host_pb2
 from moln.node.v1 import node_service_pb2
 from services.api.access.credentials import token_hash
 from services.api.index.cloud import CloudIndex
 from services.api.index.vms import VmRecord
 from services.api.nodes import orders
 from services.api.nodes.connection import AgentConnection, HostLink
+from services.api.nodes.connections import Connections
 from services.api.nodes.reports import Report, judge
+from services.api.usecases.resources import catch_up
 from services.common.domain.keys import SCHEMA_VERSION
 from services.common.domain.reasons import Reason
 from services.common.obs.logs import get_logger
 from services.common.rpc.tickets import sign_ticket
-from services.common.store import Change, Conflict, Store, Txn, key
+from services.common.store import Change, Conflict, Store, Txn, ValueTooLarge, key
 
 HEARTBEAT_S = 2
 SILENT_S = 7.0
@@ -40,8 +38,7 @@ class NodeGateway:
         self._store = store
         self._cloud = cloud
         self._secret = secret
-        self._public_address = public_address
-        self.links: dict[int, HostLink] = {}
+        self._connections = Connections(store, cloud, public_address)
         self._ordered: dict[str, set[int]] = {}
         cloud.vms.on_change(self._vm_changed)
         store.cache.subscribe(self._ticked, kinds={"process"})
@@ -63,14 +60,13 @@ class NodeGateway:
         for change in changes:
             if change.id == self._store.process.uuid and change.new is not None:
                 began = change.new.value.time.ToNanoseconds() / 1e9
-                for connection in {link.connection for link in self.links.values()}:
+                for connection in self._connections.all():
                     connection.tick(began)
 
     # Who comes and goes
 
-    async def register(self, hello: node_service_pb2.Hello) -> tuple[AgentConnection, dict[int, str]]:
-        """Takes the hosts of a hello whose secrets are right. Returns the connection, and why others are refused."""
-        connection = AgentConnection(hello.agent_id)
+    async def register(self, connection: AgentConnection, hello: node_service_pb2.Hello) -> dict[int, str]:
+        """Takes the hosts of a hello whose secrets are right. Returns why others are refused."""
         refused: dict[int, str] = {}
         for each in hello.hosts:
             record = self._cloud.hosts.get(each.host_id)
@@ -80,56 +76,42 @@ class NodeGateway:
                 continue
             assert record.spec is not None  # noqa: S101  for the type checker: `get` gives existing hosts
             link = HostLink(connection, each.host_id, record.spec.value.uid, record.name, each.boot_id)
-            self._take_over(link)
-        await self._announce(list(connection.links.values()))
+            self._connections.take_over(link)
+        await self._connections.announce(list(connection.links.values()))
         _log.info("agent connected", agent=hello.agent_id, hosts=len(connection.links), refused=len(refused))
-        return connection, refused
-
-    def _take_over(self, link: HostLink) -> None:
-        former = self.links.get(link.host_id)
-        if former is not None:
-            former.connection.links.pop(link.host_id, None)
-            if not former.connection.links:
-                former.connection.close()
-        self.links[link.host_id] = link
-        link.connection.links[link.host_id] = link
+        return refused
 
     async def unregister(self, connection: AgentConnection) -> None:
         """The stream has ended: its hosts are no longer connected here."""
-        gone = [link for link in connection.links.values() if self.links.get(link.host_id) is link]
+        gone = list(connection.links.values())
         for link in gone:
-            del self.links[link.host_id]
             for key_id in link.ordered:
                 self._forget_order(link, key_id)
-        txns = []
-        for link in gone:
-            entry = self._store.cache.get("hostconn", f"{link.host_id:010d}")
-            if entry is not None and entry.value.process == self._store.process.uuid:
-                txn = Txn()
-                txn.unchanged(entry.key, entry.mod_revision)
-                txn.delete(entry.key)
-                txns.append(txn)
         _log.info("agent gone", agent=connection.agent_id, hosts=len(gone))
-        await self._store.commit_all(txns)
+        await self._connections.withdraw(gone)
 
-    async def _announce(self, links: Sequence[HostLink]) -> None:
-        now = Timestamp()
-        now.GetCurrentTime()
-        lease = await self._store.process_lease()
-        txns = []
-        for link in links:
-            record = host_pb2.HostConnection(
-                process=self._store.process.uuid,
-                address=self._public_address,
-                boot_id=link.boot_id,
-                since=now,
-                is_synced=link.is_synced,
-            )
-            txn = Txn()
-            txn.present(key("host", link.host_id, "spec"))
-            txn.put(key("hostconn", link.host_id), record, lease=lease)
-            txns.append(txn)
-        await self._store.commit_all(txns)
+    @property
+    def links(self) -> Mapping[int, HostLink]:
+        """The hosts that are connected here."""
+        return self._connections.links
+
+    async def mend(self) -> None:
+        """Brings the records of who is connected here up to date; and ends streams that are silent."""
+        self.close_silent()
+        await self._connections.mend()
+
+    def close_silent(self) -> None:
+        """Ends streams that have not been heard for SILENT_S; their agents dial again when they can."""
+        now = time.monotonic()
+        for connection in self._connections.all():
+            if now - connection.heard > SILENT_S and not connection.is_closed:
+                _log.warning("agent silent", agent=connection.agent_id, hosts=len(connection.links))
+                connection.close()
+
+    def close(self) -> None:
+        """Ends all streams; their agents dial elsewhere."""
+        for connection in self._connections.all():
+            connection.close()
 
     def where_else(self, record: VmRecord) -> str:
         """Why a VM's host cannot be asked here, in words."""
@@ -138,18 +120,6 @@ class NodeGateway:
         if host is None or entry is None:
             return f"VM {record.id}: its host is not connected; see: moln host list"
         return f"VM {record.id}: host {host.name} is connected to the api at {entry.value.address}; ask there"
-
-    async def announce_again(self) -> None:
-        """The process's lease was lost, and with it the record of who is connected here: write it anew."""
-        await self._announce(list(self.links.values()))
-
-    def close_silent(self) -> None:
-        """Ends streams that have not been heard for SILENT_S; their agents dial again when they can."""
-        now = time.monotonic()
-        for connection in {link.connection for link in self.links.values()}:
-            if now - connection.heard > SILENT_S and not connection.is_closed:
-                _log.warning("agent silent", agent=connection.agent_id, hosts=len(connection.links))
-                connection.close()
 
     # What comes in
 
@@ -201,11 +171,13 @@ class NodeGateway:
                     self._ack(connection, report, "")
                 elif isinstance(outcome, Conflict):
                     batch.append(report)
+                elif isinstance(outcome, ValueTooLarge):
+                    self._ack(connection, report, Reason.FIELD_INVALID)
                 else:
                     raise outcome
             if not batch:
                 return
-            await self._store.cache.wait(await self._store.current_revision(), 10.0)
+            await catch_up(self._store)
         for report in batch:
             self._ack(connection, report, Reason.CONFLICT)
 
@@ -232,7 +204,11 @@ class NodeGateway:
             txn.present(key("host", report.host_id, "spec"))
             txn.put(key("host", report.host_id, "inventory"), inventory)
             txns.append(txn)
-        await self._store.commit_all(txns)
+        for outcome in await self._store.commit_all(txns):
+            if isinstance(outcome, (Conflict, ValueTooLarge)):
+                _log.warning("inventory not stored", agent=connection.agent_id, error=str(outcome))
+            elif isinstance(outcome, Exception):
+                raise outcome
 
     async def _synced(self, connection: AgentConnection, host_ids: Sequence[int]) -> None:
         """All guests of these hosts are reported: they may be given orders, all that there are."""
@@ -243,7 +219,7 @@ class NodeGateway:
                 connection.mark(link.host_id, key_id)
         connection.completing.extend(link.host_id for link in links)
         connection.wake.set()
-        await self._announce(links)
+        await self._connections.announce(links)
 
     # What goes out
 
@@ -303,23 +279,3 @@ class NodeGateway:
             return b""
         entry = await self._store.read(record.secrets.key)
         return entry.raw if entry is not None else b""
-
-
-async def close_silent_forever(gateway: NodeGateway) -> None:
-    """Looks after silent streams every second."""
-    while True:
-        await asyncio.sleep(1.0)
-        gateway.close_silent()
-
-
-async def announce_when_lost(store: Store, gateway: NodeGateway) -> None:
-    """Writes anew who is connected here, whenever the process's lease was lost and won again."""
-    lost = asyncio.Event()
-    forget = store.process.on_lost(lost.set)
-    try:
-        while True:
-            await lost.wait()
-            lost.clear()
-            await gateway.announce_again()
-    finally:
-        forget()

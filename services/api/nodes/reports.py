@@ -16,6 +16,9 @@ from services.common.domain.keys import SCHEMA_VERSION
 from services.common.domain.reasons import Reason
 from services.common.store import Txn, key
 
+MAX_MESSAGE = 4096
+"""Characters of a hypervisor's own words that are kept."""
+
 Report = node_service_pb2.VmReport
 
 
@@ -37,6 +40,7 @@ def judge(report: Report, actor: str, cloud: CloudIndex) -> Verdict:
     if record is None or record.intent is None or record.uid != report.status.uid:
         return Verdict(None, Reason.VM_NOT_FOUND)
     report.status.schema_version = SCHEMA_VERSION
+    report.status.message = report.status.message[:MAX_MESSAGE]
     report.status.cause.actor = actor
     return _claim(report, record, cloud) if report.is_claim else _observation(report, record)
 

@@ -74,9 +74,12 @@ class NodeServicer(node_service_pb2_grpc.NodeServiceServicer):
         first = await anext(aiter(request_iterator), None)
         if first is None or not first.HasField("hello"):
             raise invalid("hello", "must be in the first message of the stream", reason=Reason.FIELD_REQUIRED)
-        connection, refused = await self._gateway.register(first.hello)
+        connection = AgentConnection(first.hello.agent_id)
         try:
+            refused = await self._gateway.register(connection, first.hello)
             await context.write(compose.frame(1, self._welcome(refused).SerializeToString()))
+            if not connection.links:
+                return
             inbox: asyncio.Queue[node_service_pb2.ConnectRequest] = asyncio.Queue(_INBOX)
             async with Background() as tasks:
                 tasks.start(self._read(connection, request_iterator, inbox), name="from agent")

@@ -52,8 +52,12 @@ class Tunnel:
                     self._from_node.put_nowait(_error(piece))
                     break
         finally:
-            self._from_node.put_nowait(None)
-            self.ended.set()
+            self.end()
+
+    def end(self) -> None:
+        """Ends both directions, for whoever waits. Idempotent."""
+        self._from_node.put_nowait(None)
+        self.ended.set()
 
     async def give(self, write: Write) -> None:
         """Writes what the client's end sends, until cancelled: a client that sends no more may still be listening."""
@@ -112,7 +116,12 @@ class Tunnels:
         """Ends a tunnel. Idempotent."""
         tunnel = self._open.pop(tunnel_id, None)
         if tunnel is not None:
-            tunnel.ended.set()
+            tunnel.end()
+
+    def close_all(self) -> None:
+        """Ends all tunnels."""
+        for tunnel_id in list(self._open):
+            self.close(tunnel_id)
 
     async def join(self, ticket: str, incoming: Incoming, write: Write) -> None:
         """Serves the agent's stream until either end has ended. Raises TICKET_INVALID."""

@@ -23,32 +23,31 @@ class HostServicer(host_service_pb2_grpc.HostServiceServicer):
     async def CreateHost(
         self, request: host_service_pb2.CreateHostRequest, context: Context
     ) -> host_service_pb2.CreateHostResponse:
-        return (await self._hosts.create([request], caller_of_call()))[0]
+        return (await self._hosts.creation.create([request], caller_of_call()))[0]
 
     async def BatchCreateHosts(
         self, request: host_service_pb2.BatchCreateHostsRequest, context: Context
     ) -> host_service_pb2.BatchCreateHostsResponse:
-        created = await self._hosts.create(request.requests, caller_of_call())
+        created = await self._hosts.creation.create(request.requests, caller_of_call())
         return host_service_pb2.BatchCreateHostsResponse(hosts=created)
 
     async def CreateJoinToken(
         self, request: host_service_pb2.CreateJoinTokenRequest, context: Context
     ) -> host_service_pb2.CreateJoinTokenResponse:
-        return await self._hosts.new_token(request.id)
+        return await self._hosts.creation.new_token(request.id)
 
     async def GetHost(self, request: host_service_pb2.GetHostRequest, context: Context) -> host_pb2.Host:
-        return self._hosts.message(self._hosts.existing(request.id))
+        return self._hosts.message(self._hosts.creation.existing(request.id))
 
     async def ListHosts(
         self, request: host_service_pb2.ListHostsRequest, context: Context
     ) -> host_service_pb2.ListHostsResponse:
         return self._hosts.list(request)
 
-    async def WatchHosts(
+    def WatchHosts(
         self, request: host_service_pb2.WatchHostsRequest, context: Context
     ) -> AsyncIterator[host_service_pb2.WatchHostsResponse]:
-        async for answer in self._watches.watch(request.from_revision):
-            yield answer
+        return self._watches.watch(request.from_revision)
 
     async def UpdateHost(self, request: host_service_pb2.UpdateHostRequest, context: Context) -> host_pb2.Host:
         return await self._hosts.update(request, caller_of_call())
@@ -65,5 +64,5 @@ class HostServicer(host_service_pb2_grpc.HostServiceServicer):
     async def DeleteHost(
         self, request: host_service_pb2.DeleteHostRequest, context: Context
     ) -> host_service_pb2.DeleteHostResponse:
-        await self._hosts.delete(request.id)
+        await self._hosts.delete(request.id, caller_of_call())
         return host_service_pb2.DeleteHostResponse()

@@ -174,11 +174,10 @@ class OperationsServicer(operations_service_pb2_grpc.OperationsServiceServicer):
     ) -> operations_service_pb2.ListEventsResponse:
         return await self._events.list(request, caller_of_call())
 
-    async def WatchEvents(
+    def WatchEvents(
         self, request: operations_service_pb2.WatchEventsRequest, context: Context
     ) -> AsyncIterator[operations_service_pb2.WatchEventsResponse]:
-        async for answer in self._events.watch(request, caller_of_call()):
-            yield answer
+        return self._events.watch(request, caller_of_call())
 
     async def UpdateCloud(
         self, request: operations_service_pb2.UpdateCloudRequest, context: Context

@@ -10,7 +10,8 @@ from services.api.access.gate import caller_of_call
 from services.api.core.verbs import Verb
 from services.api.usecases.consoles import Consoles
 from services.api.usecases.vm_watches import VmWatches
-from services.api.usecases.vms import Vms, Waiting
+from services.api.usecases.vms import Vms
+from services.api.usecases.waiting import Waiting
 from services.common.domain.errors import invalid
 from services.common.rpc.call import Context
 
@@ -42,9 +43,8 @@ class VmServicer(vm_service_pb2_grpc.VmServiceServicer):
     async def UpdateVm(self, request: vm_service_pb2.UpdateVmRequest, context: Context) -> Any:
         return await self._vms.update(request, caller_of_call())
 
-    async def WatchVms(self, request: vm_service_pb2.WatchVmsRequest, context: Context) -> Any:
-        async for answer in self._watches.watch(request, caller_of_call()):
-            yield answer
+    def WatchVms(self, request: vm_service_pb2.WatchVmsRequest, context: Context) -> Any:
+        return self._watches.watch(request, caller_of_call())
 
     async def WaitVm(self, request: vm_service_pb2.WaitVmRequest, context: Context) -> Any:
         if request.state == vm_pb2.VM_STATE_UNSPECIFIED:
@@ -55,34 +55,34 @@ class VmServicer(vm_service_pb2_grpc.VmServiceServicer):
         return await self._waiting.wait(request.id, request.state, seconds, caller_of_call())
 
     async def HoldVm(self, request: vm_service_pb2.HoldVmRequest, context: Context) -> Any:
-        return await self._vms.change(Verb.HOLD, request.id, caller_of_call())
+        return await self._vms.change(Verb.HOLD, request, caller_of_call())
 
     async def ReleaseVm(self, request: vm_service_pb2.ReleaseVmRequest, context: Context) -> Any:
-        return await self._vms.change(Verb.RELEASE, request.id, caller_of_call())
+        return await self._vms.change(Verb.RELEASE, request, caller_of_call())
 
     async def PoweroffVm(self, request: vm_service_pb2.PoweroffVmRequest, context: Context) -> Any:
-        return await self._vms.change(Verb.POWEROFF, request.id, caller_of_call(), is_hard=request.is_hard)
+        return await self._vms.change(Verb.POWEROFF, request, caller_of_call())
 
     async def ResumeVm(self, request: vm_service_pb2.ResumeVmRequest, context: Context) -> Any:
-        return await self._vms.change(Verb.RESUME, request.id, caller_of_call())
+        return await self._vms.change(Verb.RESUME, request, caller_of_call())
 
     async def RebootVm(self, request: vm_service_pb2.RebootVmRequest, context: Context) -> Any:
-        return await self._vms.change(Verb.REBOOT, request.id, caller_of_call(), is_hard=request.is_hard)
+        return await self._vms.change(Verb.REBOOT, request, caller_of_call())
 
     async def SuspendVm(self, request: vm_service_pb2.SuspendVmRequest, context: Context) -> Any:
-        return await self._vms.change(Verb.SUSPEND, request.id, caller_of_call())
+        return await self._vms.change(Verb.SUSPEND, request, caller_of_call())
 
     async def StopVm(self, request: vm_service_pb2.StopVmRequest, context: Context) -> Any:
-        return await self._vms.change(Verb.STOP, request.id, caller_of_call())
+        return await self._vms.change(Verb.STOP, request, caller_of_call())
 
     async def UndeployVm(self, request: vm_service_pb2.UndeployVmRequest, context: Context) -> Any:
-        return await self._vms.change(Verb.UNDEPLOY, request.id, caller_of_call(), is_hard=request.is_hard)
+        return await self._vms.change(Verb.UNDEPLOY, request, caller_of_call())
 
     async def TerminateVm(self, request: vm_service_pb2.TerminateVmRequest, context: Context) -> Any:
-        return await self._vms.change(Verb.TERMINATE, request.id, caller_of_call(), is_hard=request.is_hard)
+        return await self._vms.change(Verb.TERMINATE, request, caller_of_call())
 
     async def MigrateVm(self, request: vm_service_pb2.MigrateVmRequest, context: Context) -> Any:
-        return await self._vms.change(Verb.MIGRATE, request.id, caller_of_call())
+        return await self._vms.change(Verb.MIGRATE, request, caller_of_call())
 
     async def ConsoleVm(  # type: ignore[override]  # it writes to its context
         self, request_iterator: AsyncIterator[vm_service_pb2.ConsoleVmRequest], context: Context

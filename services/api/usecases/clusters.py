@@ -5,18 +5,18 @@ from __future__ import annotations
 import uuid
 
 from moln.compute.v1 import cluster_pb2, cluster_service_pb2
-from moln.operations.v1 import records_pb2
-from services.api.core.templates import check_labels
 from services.api.index.cloud import CloudIndex
 from services.api.usecases.hosts import DEFAULT_CLUSTER
-from services.api.usecases.resources import cause_of, swap
+from services.api.usecases.resources import create_once, swap
 from services.common.domain.caller import Caller
 from services.common.domain.errors import MolnError
 from services.common.domain.ids import check_name
 from services.common.domain.keys import SCHEMA_VERSION
 from services.common.domain.reasons import Reason
 from services.common.resources import page_token
-from services.common.store import Conflict, Store, Txn, key
+from services.common.resources.labels import check_labels
+from services.common.resources.records import Repeatable, cause_of, claim_name, name_key
+from services.common.store import Store, Txn, key
 
 
 class Clusters:
@@ -29,29 +29,27 @@ class Clusters:
     async def create(self, request: cluster_service_pb2.CreateClusterRequest, caller: Caller) -> cluster_pb2.Cluster:
         """Creates an empty cluster."""
         check_name("name", request.name)
-        check_labels(request.labels, "labels")
+        check_labels("labels", request.labels)
         taken = MolnError(Reason.NAME_TAKEN, f"create cluster: there is a cluster {request.name} already")
         if request.name == DEFAULT_CLUSTER:
             raise taken
+        repeatable = Repeatable(self._store, caller, "cluster", request.request_id, request)
         cause = cause_of(caller, "CREATE")
-        spec = cluster_pb2.ClusterSpec(
-            uid=str(uuid.uuid4()),
-            name=request.name,
-            create_time=cause.time,
-            cause=cause,
-            schema_version=SCHEMA_VERSION,
-            labels=request.labels,
-        )
-        cluster_id = (await self._store.ids.take("cluster", 1))[0]
-        name_key = key("name", "cluster", f"0/{request.name}")
-        txn = Txn()
-        txn.absent(name_key)
-        txn.put(name_key, records_pb2.NameRecord(id=cluster_id))
-        txn.put(key("cluster", cluster_id, "spec"), spec)
-        try:
-            await self._store.commit(txn)
-        except Conflict as err:
-            raise taken from err
+
+        def build(cluster_id: int) -> Txn:
+            spec = cluster_pb2.ClusterSpec(
+                uid=str(uuid.uuid4()),
+                name=request.name,
+                create_time=cause.time,
+                cause=cause,
+                schema_version=SCHEMA_VERSION,
+                labels=request.labels,
+            )
+            txn = Txn()
+            claim_name(txn, "cluster", 0, request.name, cluster_id)
+            return txn.put(key("cluster", cluster_id, "spec"), spec)
+
+        cluster_id, _ = await create_once(self._store, "cluster", repeatable, taken, build)
         return self.get(cluster_id)
 
     def get(self, cluster_id: int) -> cluster_pb2.Cluster:
@@ -73,8 +71,7 @@ class Clusters:
         """A page of clusters by id; the default one first."""
         token = page_token.decode(request.page_token, "")
         limit = page_token.size(request.page_size)
-        stored = sorted(key_id for kind, key_id, _ in self._cloud.catalog.parts if kind == "cluster")
-        found = [key_id for key_id in ["0" * 10, *stored] if key_id > token.last]
+        found = [key_id for key_id in ["0" * 10, *self._store.cache.ids("cluster")] if key_id > token.last]
         page, revision = found[:limit], self._store.cache.revision
         return cluster_service_pb2.ListClustersResponse(
             clusters=[self.get(int(key_id)) for key_id in page],
@@ -98,7 +95,7 @@ class Clusters:
             txn = Txn()
             txn.unchanged(key("cluster", cluster_id, "spec"), int(cluster.view.etag))
             txn.delete(key("cluster", cluster_id, "spec"))
-            txn.delete(key("name", "cluster", f"0/{cluster.spec.name}"))
+            txn.delete(name_key("cluster", 0, cluster.spec.name))
             return txn
 
         await swap(self._store, f"delete cluster {cluster_id}", build)

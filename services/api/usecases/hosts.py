@@ -1,28 +1,23 @@
-"""What administrators do with hosts: create, enable, disable, change, fence, delete."""
+"""What administrators do with hosts once they are there: list, enable, disable, change, fence, delete."""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Sequence
-
 from moln.compute.v1 import host_pb2, host_service_pb2
-from moln.operations.v1 import records_pb2
-from services.api.core.templates import check_labels
 from services.api.index.cloud import CloudIndex
 from services.api.index.hosts import HostRecord
-from services.api.usecases.join_tokens import JoinToken, new_join_token
-from services.api.usecases.resources import cause_of, check_etag, swap
+from services.api.usecases.host_creation import HostCreation
+from services.api.usecases.resources import swap
 from services.common.domain.caller import Caller
 from services.common.domain.errors import MolnError, invalid
-from services.common.domain.ids import check_name
-from services.common.domain.keys import SCHEMA_VERSION
 from services.common.domain.reasons import Reason
 from services.common.filters import Vocabulary, parse
 from services.common.resources import page_token
+from services.common.resources.labels import check_labels
+from services.common.resources.records import cause_of, check_etag, name_key
 from services.common.resources.update_mask import apply_mask
-from services.common.store import Conflict, Entry, Store, Txn, key
+from services.common.store import Entry, Store, Txn, key
 
-MAX_BATCH = 1000
+MAX_OVERCOMMIT_PERCENT = 10_000
 DEFAULT_CLUSTER = "default"
 _MUTABLE = (
     "labels",
@@ -31,6 +26,7 @@ _MUTABLE = (
     "memory_overcommit_percent",
     "reserved_memory_mib",
     "settings",
+    "cluster_id",
 )
 M = host_pb2.HostMode
 
@@ -41,7 +37,7 @@ class Hosts:
     def __init__(self, store: Store, cloud: CloudIndex, node_address: str) -> None:
         self._store = store
         self._cloud = cloud
-        self._node_address = node_address
+        self.creation = HostCreation(store, cloud, node_address, self.message)
         self._vocabulary: Vocabulary[HostRecord] = Vocabulary(
             keys={
                 "id": lambda host: host.id,
@@ -53,106 +49,6 @@ class Hosts:
             words={"state": {each.removeprefix("HOST_STATE_") for each in list(host_pb2.HostState.keys())}},
             labels=lambda host: dict(host.spec.value.labels) if host.spec is not None else {},
         )
-
-    async def create(
-        self, requests: Sequence[host_service_pb2.CreateHostRequest], caller: Caller
-    ) -> list[host_service_pb2.CreateHostResponse]:
-        """Creates hosts, each with a join token. The first that cannot be created raises; those before it stay."""
-        if len(requests) > MAX_BATCH:
-            raise invalid("requests", f"has {len(requests)} items; at most {MAX_BATCH} go into one batch")
-        for request in requests:
-            self._check(request)
-        ids = await self._store.ids.take("host", len(requests))
-        tokens: list[JoinToken] = []
-        txns: list[Txn] = []
-        for host_id, request in zip(ids, requests, strict=True):
-            txn, token = self._creation(host_id, request, caller)
-            txns.append(txn)
-            tokens.append(token)
-        outcomes = await self._store.commit_all(txns)
-        for request, outcome in zip(requests, outcomes, strict=True):
-            if isinstance(outcome, Conflict):
-                raise MolnError(
-                    Reason.NAME_TAKEN, f"create host: there is a host {request.name} already; see: moln host list"
-                )
-            if isinstance(outcome, Exception):
-                raise outcome
-        return [self._created(host_id, token) for host_id, token in zip(ids, tokens, strict=True)]
-
-    def _check(self, request: host_service_pb2.CreateHostRequest) -> None:
-        check_name("name", request.name)
-        check_labels(request.labels, "labels")
-        if request.name in self._cloud.hosts.by_name:
-            raise MolnError(
-                Reason.NAME_TAKEN, f"create host: there is a host {request.name} already; see: moln host list"
-            )
-        self.check_cluster(request.cluster_id)
-
-    def check_cluster(self, cluster_id: int) -> None:
-        """Raises NOT_FOUND unless the cluster exists (0, the default one, always does)."""
-        if cluster_id and self._cloud.catalog.get("cluster", cluster_id) is None:
-            raise MolnError(Reason.CLUSTER_NOT_FOUND, f"there is no cluster {cluster_id}; see: moln cluster list")
-
-    def _creation(
-        self, host_id: int, request: host_service_pb2.CreateHostRequest, caller: Caller
-    ) -> tuple[Txn, JoinToken]:
-        uid = str(uuid.uuid4())
-        cause = cause_of(caller, "CREATE")
-        spec = host_pb2.HostSpec(
-            uid=uid,
-            name=request.name,
-            cluster_id=request.cluster_id,
-            mode=M.HOST_MODE_ENABLED,
-            labels=request.labels,
-            taints=request.taints,
-            settings=request.settings,
-            create_time=cause.time,
-            cause=cause,
-            schema_version=SCHEMA_VERSION,
-        )
-        token = new_join_token(uid)
-        name_key = key("name", "host", f"0/{request.name}")
-        txn = Txn()
-        txn.absent(name_key)
-        txn.put(name_key, records_pb2.NameRecord(id=host_id))
-        txn.put(key("host", host_id, "spec"), spec)
-        txn.put(key("host", host_id, "secret"), token.secret)
-        return txn, token
-
-    def _created(self, host_id: int, token: JoinToken) -> host_service_pb2.CreateHostResponse:
-        return host_service_pb2.CreateHostResponse(
-            host=self.message(self.existing(host_id)),
-            join_token=token.token,
-            join_token_expire_time=token.expire_time,
-            node_address=self._node_address,
-        )
-
-    async def new_token(self, host_id: int) -> host_service_pb2.CreateJoinTokenResponse:
-        """A new join token; the node's present secret stays good until the token is used."""
-        made: list[JoinToken] = []
-
-        def build() -> Txn:
-            record = self.existing(host_id)
-            assert record.spec is not None  # noqa: S101  for the type checker: `existing` has looked
-            secret = record.secret
-            made[:] = [new_join_token(record.spec.value.uid, secret.value.secret_sha256 if secret is not None else b"")]
-            txn = Txn()
-            if secret is not None:
-                txn.unchanged(secret.key, secret.mod_revision)
-            txn.put(key("host", host_id, "secret"), made[0].secret)
-            return txn
-
-        await swap(self._store, f"make a join token for host {host_id}", build)
-        return host_service_pb2.CreateJoinTokenResponse(
-            join_token=made[0].token, join_token_expire_time=made[0].expire_time, node_address=self._node_address
-        )
-
-    def existing(self, host_id: int) -> HostRecord:
-        """The host, or NOT_FOUND/HOST_NOT_FOUND."""
-        record = self._cloud.hosts.get(host_id)
-        if record is None:
-            raise MolnError(Reason.HOST_NOT_FOUND, f"there is no host {host_id}; see: moln host list")
-        return record
 
     def cluster_name(self, record: HostRecord) -> str:
         """Name of the host's cluster."""
@@ -192,42 +88,45 @@ class Hosts:
             return self._changed(host_id, spec, caller, M.Name(mode).removeprefix("HOST_MODE_"))
 
         await swap(self._store, f"change host {host_id}", build)
-        return self.message(self.existing(host_id))
+        return self.message(self.creation.existing(host_id))
 
     async def update(self, request: host_service_pb2.UpdateHostRequest, caller: Caller) -> host_pb2.Host:
-        """Changes labels, taints, overcommit, reserved memory."""
+        """Changes labels, taints, overcommit, reserved memory, settings, cluster."""
 
         def build() -> Txn:
             entry = self._spec(request.id)
             check_etag(request.etag, entry, f"host {request.id}")
-            spec = apply_mask(entry.value, request.spec, request.update_mask, _MUTABLE)
-            check_labels(spec.labels, "spec.labels")
+            spec: host_pb2.HostSpec = apply_mask(entry.value, request.spec, request.update_mask, _MUTABLE)
+            _check_spec(spec)
+            if spec.cluster_id != entry.value.cluster_id:
+                self.creation.check_cluster(spec.cluster_id)
+                self._check_unused(self.creation.existing(request.id), "move host")
             return self._changed(request.id, spec, caller, "UPDATE")
 
         await swap(self._store, f"update host {request.id}", build)
-        return self.message(self.existing(request.id))
+        return self.message(self.creation.existing(request.id))
 
     async def move(self, host_id: int, cluster_id: int, caller: Caller) -> host_pb2.Host:
         """Puts a host into a cluster. Raises HOST_IN_USE while VMs are placed on it."""
-        self.check_cluster(cluster_id)
+        self.creation.check_cluster(cluster_id)
 
         def build() -> Txn | None:
             entry = self._spec(host_id)
             if entry.value.cluster_id == cluster_id:
                 return None
-            self._check_unused(self.existing(host_id), "move host")
+            self._check_unused(self.creation.existing(host_id), "move host")
             spec = host_pb2.HostSpec()
             spec.CopyFrom(entry.value)
             spec.cluster_id = cluster_id
             return self._changed(host_id, spec, caller, "MOVE")
 
         await swap(self._store, f"move host {host_id}", build)
-        return self.message(self.existing(host_id))
+        return self.message(self.creation.existing(host_id))
 
     async def leave(self, host_id: int, cluster_id: int, caller: Caller) -> host_pb2.Host:
         """Puts a host back into the default cluster. One that is not in the cluster named is left where it is."""
         if self._spec(host_id).value.cluster_id != cluster_id:
-            return self.message(self.existing(host_id))
+            return self.message(self.creation.existing(host_id))
         return await self.move(host_id, 0, caller)
 
     async def fence(self, host_id: int, is_confirmed: bool, caller: Caller) -> host_pb2.Host:
@@ -236,7 +135,7 @@ class Hosts:
             raise invalid("is_confirmed", "must be true: make sure first that the machine is off, else VMs run twice")
 
         def build() -> Txn | None:
-            record = self.existing(host_id)
+            record = self.creation.existing(host_id)
             liveness = record.liveness
             state = liveness.value.state if liveness is not None else host_pb2.LIVENESS_STATE_UNSPECIFIED
             if liveness is None or state == host_pb2.LIVENESS_STATE_CONNECTED:
@@ -258,23 +157,34 @@ class Hosts:
             return txn
 
         await swap(self._store, f"fence host {host_id}", build)
-        return self.message(self.existing(host_id))
+        return self.message(self.creation.existing(host_id))
 
-    async def delete(self, host_id: int) -> None:
-        """Deletes a host. Raises HOST_IN_USE while VMs are placed on it or have a status there."""
+    async def delete(self, host_id: int, caller: Caller) -> None:
+        """Deletes a host. Raises HOST_IN_USE while VMs are placed on it or have a status there.
+
+        It is closed first: a placement that was under way is then either seen here, or refused to the scheduler.
+        """
+        record = self.creation.existing(host_id)
+        self._check_unused(record, "delete host")
+        former = self._spec(host_id).value.mode
+        await self.set_mode(host_id, M.HOST_MODE_DELETED, caller)
 
         def build() -> Txn:
-            record = self.existing(host_id)
-            assert record.spec is not None  # noqa: S101  for the type checker: `existing` has looked
+            spec = self._spec(host_id)
             self._check_unused(record, "delete host")
             txn = Txn()
-            txn.unchanged(record.spec.key, record.spec.mod_revision)
+            txn.unchanged(spec.key, spec.mod_revision)
             txn.delete_prefix(key("host", host_id) + "/")
             txn.delete(key("hostconn", host_id))
-            txn.delete(key("name", "host", f"0/{record.name}"))
+            txn.delete(name_key("host", 0, record.name))
             return txn
 
-        await swap(self._store, f"delete host {host_id}", build)
+        try:
+            await swap(self._store, f"delete host {host_id}", build)
+        except MolnError as err:
+            if err.reason == Reason.HOST_IN_USE:
+                await self.set_mode(host_id, former, caller)
+            raise
 
     def _check_unused(self, record: HostRecord, what: str) -> None:
         users = self._cloud.vms.by_host.get(record.id)
@@ -288,7 +198,7 @@ class Hosts:
             )
 
     def _spec(self, host_id: int) -> Entry:
-        entry = self.existing(host_id).spec
+        entry = self.creation.existing(host_id).spec
         assert entry is not None  # noqa: S101  for the type checker: `existing` has looked
         return entry
 
@@ -299,6 +209,13 @@ class Hosts:
         txn.unchanged(entry.key, entry.mod_revision)
         txn.put(entry.key, spec)
         return txn
+
+
+def _check_spec(spec: host_pb2.HostSpec) -> None:
+    check_labels("spec.labels", spec.labels)
+    for name in ("cpu_overcommit_percent", "memory_overcommit_percent"):
+        if getattr(spec, name) > MAX_OVERCOMMIT_PERCENT:
+            raise invalid(f"spec.{name}", f"must be at most {MAX_OVERCOMMIT_PERCENT}; 0 is 100")
 
 
 def _state_name(record: HostRecord) -> str:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from moln.iam.v1 import user_pb2, user_service_pb2
 from moln.operations.v1 import records_pb2
 from services.api.access.credentials import new_token, password_hash, token_hash
 from services.api.index.cloud import CloudIndex
-from services.api.usecases.resources import cause_of, check_etag, swap
+from services.api.usecases.resources import swap
 from services.common.domain.caller import Caller, Capability
 from services.common.domain.errors import MolnError, invalid
 from services.common.domain.ids import check_name
 from services.common.domain.keys import SCHEMA_VERSION
 from services.common.domain.reasons import Reason
 from services.common.resources import page_token
+from services.common.resources.records import cause_of, check_etag, claim_name, name_key
 from services.common.resources.update_mask import apply_mask
 from services.common.store import Conflict, Entry, Store, Txn, key
 
@@ -88,11 +89,11 @@ class Users:
             check_etag(request.etag, entry, f"user {request.id}")
             spec = apply_mask(entry.value, request.spec, request.update_mask, ("role", "capabilities", "limits"))
             _check_capabilities(spec.capabilities, "spec.capabilities")
-            if entry.value.role == user_pb2.ROLE_ADMIN and spec.role != user_pb2.ROLE_ADMIN:
-                self._check_other_admin(request.id)
             spec.cause.CopyFrom(cause_of(caller, "UPDATE"))
             txn = Txn()
             txn.unchanged(entry.key, entry.mod_revision)
+            if entry.value.role == user_pb2.ROLE_ADMIN and spec.role != user_pb2.ROLE_ADMIN:
+                self._keep_other_admin(request.id, txn)
             txn.put(entry.key, spec)
             return txn
 
@@ -135,32 +136,33 @@ class Users:
                 raise MolnError(
                     Reason.USER_IN_USE, f"delete user {entry.value.name}: he has {count} VMs; terminate them"
                 )
-            if entry.value.role == user_pb2.ROLE_ADMIN:
-                self._check_other_admin(user_id)
             usage = self._cloud.catalog.get("usage", user_id, "")
+            usage_key = key("usage", user_id)
             txn = Txn()
             txn.unchanged(entry.key, entry.mod_revision)
-            if usage is not None:
-                txn.unchanged(usage.key, usage.mod_revision)
-                txn.delete(usage.key)
+            if entry.value.role == user_pb2.ROLE_ADMIN:
+                self._keep_other_admin(user_id, txn)
+            txn.unchanged(usage_key, usage.mod_revision if usage is not None else 0)
+            txn.delete(usage_key)
             txn.delete_prefix(key("user", user_id) + "/")
-            txn.delete(key("name", "user", f"0/{entry.value.name}"))
+            txn.delete(name_key("user", 0, entry.value.name))
             return txn
 
         await swap(self._store, f"delete user {user_id}", build)
 
     async def _change_secret(self, user_id: int, caller: Caller, change: Callable[[user_pb2.UserSecret], None]) -> None:
         def build() -> Txn:
-            self._spec(user_id, caller)
+            spec = self._spec(user_id, caller)
             entry = self._cloud.catalog.get("user", user_id, "secret")
-            secret = user_pb2.UserSecret()
-            txn = Txn()
+            secret = user_pb2.UserSecret(uid=spec.value.uid, schema_version=SCHEMA_VERSION)
             if entry is not None:
                 secret.CopyFrom(entry.value)
-                txn.unchanged(entry.key, entry.mod_revision)
             change(secret)
-            txn.put(key("user", user_id, "secret"), secret)
-            return txn
+            secret_key = key("user", user_id, "secret")
+            txn = Txn()
+            txn.present(spec.key)
+            txn.unchanged(secret_key, entry.mod_revision if entry is not None else 0)
+            return txn.put(secret_key, secret)
 
         await swap(self._store, f"change the credentials of user {user_id}", build)
 
@@ -170,29 +172,30 @@ class Users:
             raise MolnError(Reason.USER_NOT_FOUND, f"there is no user {user_id} that {caller.name} may see")
         return entry
 
-    def _check_other_admin(self, user_id: int) -> None:
+    def _keep_other_admin(self, user_id: int, txn: Txn) -> None:
+        """Makes the transaction depend on another administrator, who must still be one. Raises LAST_ADMIN."""
         catalog = self._cloud.catalog
         for other in catalog.by_user_name.values():
             entry = catalog.get("user", other)
             if other != user_id and entry is not None and entry.value.role == user_pb2.ROLE_ADMIN:
+                txn.unchanged(entry.key, entry.mod_revision)
                 return
         raise MolnError(Reason.LAST_ADMIN, "the last administrator cannot go; make another one first")
 
 
 def creation(user_id: int, spec: user_pb2.UserSpec, token: str) -> Txn:
-    """The transaction that creates a user with one token."""
+    """The transaction that creates a user with one token. His usage lives as long as he: nothing is charged without."""
     secret = user_pb2.UserSecret(uid=spec.uid, token_sha256=[token_hash(token)], schema_version=SCHEMA_VERSION)
-    name_key = key("name", "user", f"0/{spec.name}")
     txn = Txn()
-    txn.absent(name_key)
-    txn.put(name_key, records_pb2.NameRecord(id=user_id))
+    claim_name(txn, "user", 0, spec.name, user_id)
     txn.put(key("user", user_id, "spec"), spec)
     txn.put(key("user", user_id, "secret"), secret)
+    txn.put(key("usage", user_id), records_pb2.UsageRecord())
     return txn
 
 
-def _check_capabilities(names: object, field: str) -> None:
+def _check_capabilities(names: Iterable[str], field: str) -> None:
     known = {str(each) for each in Capability}
-    for name in names:  # type: ignore[attr-defined]
+    for name in names:
         if name not in known:
             raise invalid(field, f"'{name}' is not one of {', '.join(sorted(known))}")

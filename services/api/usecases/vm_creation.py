@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,18 +11,22 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from moln.common.v1 import common_pb2
 from moln.compute.v1 import template_pb2, vm_pb2, vm_service_pb2
 from moln.image.v1 import image_pb2
-from moln.operations.v1 import records_pb2
 from services.api.core import compose
-from services.api.core.templates import Resolver, check_request_id, complete_template, merge_templates, needed
-from services.api.core.usage import charge
+from services.api.core.templates import Resolver, complete_template, merge_templates, needed
+from services.api.core.usage import Fold, charge
 from services.api.index.cloud import CloudIndex
 from services.api.usecases.addresses import check_room
+from services.api.usecases.resources import catch_up
 from services.common.domain.caller import Caller
-from services.common.domain.errors import MolnError, invalid
+from services.common.domain.errors import MolnError
 from services.common.domain.ids import check_name
 from services.common.domain.keys import SCHEMA_VERSION
 from services.common.domain.reasons import Reason
-from services.common.store import Conflict, Store, Txn, key
+from services.common.resources.records import Repeatable
+from services.common.rpc.store_errors import from_store_error
+from services.common.store import Conflict, Store, StoreError, Txn, key
+
+_TRIES = 3
 
 
 class Shape(NamedTuple):
@@ -54,7 +57,7 @@ class VmCreation:
         self._cloud = cloud
 
     async def create(
-        self, requests: Sequence[vm_service_pb2.CreateVmRequest], caller: Caller
+        self, requests: Sequence[vm_service_pb2.CreateVmRequest], caller: Caller, tries: int = _TRIES
     ) -> list[Creation | MolnError]:
         """One result per request, in order. What fails leaves nothing; the others are created all the same."""
         results: list[Creation | MolnError | None] = [None] * len(requests)
@@ -66,11 +69,18 @@ class VmCreation:
             if results[index] is not None or shape is None:
                 continue
             vm_id = ids[len(pending)]
-            txn, raw = await self._transaction(vm_id, request, shape, caller)
-            pending.append((index, vm_id, txn, raw))
+            try:
+                txn, raw = await self._transaction(vm_id, request, shape, caller)
+            except MolnError as err:
+                results[index] = err
+            else:
+                pending.append((index, vm_id, txn, raw))
         outcomes = await self._store.commit_all([txn for _, _, txn, _ in pending])
         for (index, vm_id, _, raw), outcome in zip(pending, outcomes, strict=True):
-            results[index] = await self._result(requests[index], caller, vm_id, raw, outcome)
+            results[index] = _result(vm_id, raw, outcome)
+        for index, result in enumerate(results):
+            if isinstance(result, MolnError):
+                results[index] = await self._reconsider(requests[index], result, caller, tries)
         return [result for result in results if result is not None]
 
     def _shapes(
@@ -100,7 +110,8 @@ class VmCreation:
     ) -> Shape:
         if request.name:
             check_name("name", request.name)
-        check_request_id(request.request_id)
+        if request.request_id:
+            self._repeatable(request, caller)
         if request.host_id and self._cloud.hosts.get(request.host_id) is None:
             raise MolnError(Reason.HOST_NOT_FOUND, f"host_id: there is no host {request.host_id}; see: moln host list")
         place = (request.template_id, request.template.SerializeToString(deterministic=True))
@@ -138,17 +149,26 @@ class VmCreation:
         status = self._cloud.catalog.get("image", image_id, "status")
         return -(-status.value.virtual_size_bytes // (1 << 20)) if status is not None else 0
 
-    async def _repeated(self, request: vm_service_pb2.CreateVmRequest, caller: Caller) -> Creation | None:
-        """The result of the same request, made before; None where there is none."""
-        entry = await self._store.read(key("request", caller.user_id, request.request_id))
-        if entry is None:
-            return None
-        record: records_pb2.RequestRecord = entry.value
-        if record.digest != _digest(request):
-            raise invalid(
-                "request_id", f"'{request.request_id}' was used for another request", reason=Reason.REQUEST_ID_REUSED
-            )
-        return Creation(record.id, compose.number(1, record.id))
+    def _repeatable(self, request: vm_service_pb2.CreateVmRequest, caller: Caller) -> Repeatable:
+        return Repeatable(self._store, caller, "vm", request.request_id, request)
+
+    async def _reconsider(
+        self, request: vm_service_pb2.CreateVmRequest, error: MolnError, caller: Caller, tries: int
+    ) -> Creation | MolnError:
+        """What failed may have been done before by the same request; or somebody was quicker, and it is tried again."""
+        if request.validate_only:
+            return error
+        try:
+            former = await self._repeatable(request, caller).first_result()
+        except MolnError as err:
+            return err
+        if former is not None:
+            gone = compose.number(1, former) + compose.frame(9, compose.number(1, vm_pb2.VM_STATE_DONE))
+            return Creation(former, gone)
+        if error.reason != Reason.CONFLICT or not tries:
+            return error
+        await catch_up(self._store)
+        return (await self.create([request], caller, tries - 1))[0]
 
     async def _transaction(
         self, vm_id: int, request: vm_service_pb2.CreateVmRequest, shape: Shape, caller: Caller
@@ -165,23 +185,23 @@ class VmCreation:
             txn.put(key("vm", vm_id, "secrets"), secrets)
         for image_id in shape.image_ids:
             self._refer(txn, image_id, vm_id, uid)
-        user = self._cloud.catalog.get("user", caller.user_id)
-        limits = user.value.limits if user is not None else common_pb2.Amounts()
-        txn.fold(key("usage", caller.user_id), charge(shape.amounts, limits, caller.name))
+        txn.fold(key("usage", caller.user_id), self._charge(shape, caller))
         if request.request_id:
-            request_key = key("request", caller.user_id, request.request_id)
-            txn.absent(request_key)
-            record = records_pb2.RequestRecord(kind="vm", id=vm_id, digest=_digest(request))
-            txn.put(request_key, record, lease=await self._store.request_lease())
+            await self._repeatable(request, caller).note(txn, vm_id)
         raw = b"".join(
             (compose.number(1, vm_id), compose.frame(2, uid.encode()), compose.frame(3, spec), compose.frame(4, intent))
         )
         return txn, raw
 
+    def _charge(self, shape: Shape, caller: Caller) -> Fold:
+        user = self._cloud.catalog.get("user", caller.user_id)
+        return charge(shape.amounts, user.value.limits if user is not None else common_pb2.Amounts(), caller.name)
+
     def _refer(self, txn: Txn, image_id: int, vm_id: int, uid: str) -> None:
         intent = self._cloud.catalog.get("image", image_id, "intent")
         if intent is None or intent.value.desired == image_pb2.IMAGE_DESIRED_DELETED:
-            raise MolnError(Reason.IMAGE_NOT_FOUND, f"template.disks: image {image_id} is being deleted")
+            problem = f"image {image_id} is being deleted"
+            raise MolnError(Reason.IMAGE_NOT_FOUND, f"template.disks: {problem}", fields=[("template.disks", problem)])
         txn.unchanged(intent.key, intent.mod_revision)
         txn.put(key("imageref", image_id, f"{vm_id:010d}"), image_pb2.ImageReference(vm_uid=uid))
 
@@ -218,39 +238,23 @@ class VmCreation:
         return spec.SerializeToString() + compose.frame(5, shape.raw), intent.SerializeToString()
 
     def _preview(self, request: vm_service_pb2.CreateVmRequest, shape: Shape, caller: Caller) -> Creation:
+        usage = self._cloud.catalog.get("usage", caller.user_id, "")
+        self._charge(shape, caller)(usage.raw if usage is not None else None)
+        for image_id in shape.image_ids:
+            self._refer(Txn(), image_id, 0, "")
         spec, intent = self._parts(0, "", request, shape, caller)
         return Creation(0, compose.frame(3, spec) + compose.frame(4, intent))
 
-    async def _result(
-        self,
-        request: vm_service_pb2.CreateVmRequest,
-        caller: Caller,
-        vm_id: int,
-        raw: bytes,
-        outcome: int | Exception,
-    ) -> Creation | MolnError:
-        match outcome:
-            case int():
-                return Creation(vm_id, raw)
-            case MolnError():
-                return outcome
-            case Conflict():
-                return await self._lost(request, caller, outcome)
-            case _:
-                raise outcome
 
-    async def _lost(
-        self, request: vm_service_pb2.CreateVmRequest, caller: Caller, conflict: Conflict
-    ) -> Creation | MolnError:
-        """Somebody was quicker: the same request on another api, or one who deleted an image."""
-        await self._store.cache.wait(await self._store.current_revision(), 10.0)
-        try:
-            repeated = await self._repeated(request, caller) if request.request_id else None
-        except MolnError as err:
-            return err
-        problem = f"create VM: {conflict.key} was changed at the same time; try again"
-        return repeated or MolnError(Reason.CONFLICT, problem)
-
-
-def _digest(request: vm_service_pb2.CreateVmRequest) -> bytes:
-    return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
+def _result(vm_id: int, raw: bytes, outcome: int | Exception) -> Creation | MolnError:
+    match outcome:
+        case int():
+            return Creation(vm_id, raw)
+        case MolnError():
+            return outcome
+        case Conflict():
+            return MolnError(Reason.CONFLICT, f"create VM: {outcome.key} was changed at the same time; try again")
+        case StoreError():
+            return from_store_error(outcome)
+        case _:
+            raise outcome

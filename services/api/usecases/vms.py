@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 from moln.compute.v1 import vm_pb2, vm_service_pb2
 from services.api.core import compose
-from services.api.core.templates import check_labels
+from services.api.core.template_checks import check_about
 from services.api.core.verbs import Verb, check_verb, next_intent
 from services.api.index.cloud import CloudIndex
 from services.api.index.vms import VmRecord
-from services.api.usecases.resources import cause_of, check_etag, swap
+from services.api.usecases.resources import swap
 from services.api.usecases.vm_creation import Creation, VmCreation
 from services.api.usecases.vm_filter import VMS
 from services.common.domain.caller import Caller
@@ -20,11 +19,25 @@ from services.common.domain.ids import check_name
 from services.common.domain.reasons import Reason
 from services.common.filters import parse
 from services.common.resources import page_token
+from services.common.resources.records import Repeatable, cause_of, check_etag
 from services.common.resources.update_mask import apply_mask
-from services.common.store import Store, Txn
+from services.common.store import Store, Txn, key
 
 MAX_BATCH = 1000
 _MUTABLE = ("name", "template.description", "template.labels")
+
+VerbRequest = (
+    vm_service_pb2.HoldVmRequest
+    | vm_service_pb2.ReleaseVmRequest
+    | vm_service_pb2.PoweroffVmRequest
+    | vm_service_pb2.ResumeVmRequest
+    | vm_service_pb2.RebootVmRequest
+    | vm_service_pb2.SuspendVmRequest
+    | vm_service_pb2.StopVmRequest
+    | vm_service_pb2.UndeployVmRequest
+    | vm_service_pb2.TerminateVmRequest
+    | vm_service_pb2.MigrateVmRequest
+)
 
 
 class Vms:
@@ -87,8 +100,12 @@ class Vms:
         next_token = page_token.encode(last, wanted.digest, token.revision or revision) if is_more else ""
         return b"".join((compose.repeated(1, page), compose.frame(2, next_token.encode()), compose.number(3, revision)))
 
-    async def change(self, verb: Verb, vm_id: int, caller: Caller, *, is_hard: bool = False) -> bytes:
-        """Changes the desired state as the verb table says. Idempotent. Raises STATE_FORBIDS, CAPABILITY, NOT_FOUND."""
+    async def change(self, verb: Verb, request: VerbRequest, caller: Caller) -> bytes:
+        """Changes the desired state as the verb table says. Idempotent. Raises STATE_FORBIDS, CAPABILITY, NOT_FOUND.
+
+        A request that carries an id has its effect once: repeated, it answers the VM as it is by then.
+        """
+        vm_id, is_hard = request.id, getattr(request, "is_hard", False)
 
         def build() -> Txn | None:
             record = self.visible(vm_id, caller)
@@ -101,11 +118,14 @@ class Vms:
             intent.change_time.CopyFrom(intent.cause.time)
             txn = Txn()
             txn.unchanged(record.intent.key, record.intent.mod_revision)
-            txn.put(record.intent.key, intent)
-            return txn
+            if verb is Verb.HOLD:
+                placement = record.placement
+                txn.unchanged(key("vm", vm_id, "placement"), placement.mod_revision if placement is not None else 0)
+            return txn.put(record.intent.key, intent)
 
         record = self.visible(vm_id, caller)
-        await swap(self._store, f"{verb} VM {vm_id}", build)
+        once = Repeatable(self._store, caller, "vm", request.request_id, request), vm_id
+        await swap(self._store, f"{verb} VM {vm_id}", build, once if request.request_id else None)
         return record.serialized(self._cloud.hosts)
 
     async def update(self, request: vm_service_pb2.UpdateVmRequest, caller: Caller) -> bytes:
@@ -117,7 +137,7 @@ class Vms:
             check_etag(request.etag, record.spec, f"VM {request.id}")
             spec: vm_pb2.VmSpec = apply_mask(record.spec.value, request.spec, request.update_mask, _MUTABLE)
             check_name("spec.name", spec.name)
-            check_labels(spec.template.labels, "spec.template.labels")
+            check_about(spec.template, "spec.template")
             spec.cause.CopyFrom(cause_of(caller, "UPDATE"))
             txn = Txn()
             txn.unchanged(record.spec.key, record.spec.mod_revision)
@@ -142,63 +162,6 @@ class Vms:
             field=result.fields[0][0] if result.fields else "",
         )
         return compose.frame(2, failure.SerializeToString())
-
-
-class Waiting:
-    """Waits for VMs to reach a state, without polling: the index wakes those who wait for a VM."""
-
-    def __init__(self, cloud: CloudIndex, vms: Vms) -> None:
-        self._cloud = cloud
-        self._vms = vms
-        self._waiters: dict[str, set[asyncio.Event]] = {}
-        cloud.vms.on_change(self._changed)
-
-    def _changed(self, record: VmRecord, _: set[str]) -> None:
-        for event in self._waiters.get(record.key_id, ()):
-            event.set()
-
-    async def wait(self, vm_id: int, state: vm_pb2.VmState, timeout_s: float, caller: Caller) -> bytes:
-        """The VM once it is in the state. Raises NOT_REACHED after the time, STATE_UNREACHABLE at rest elsewhere."""
-        record = self._vms.visible(vm_id, caller)
-        event = asyncio.Event()
-        self._waiters.setdefault(record.key_id, set()).add(event)
-        try:
-            async with asyncio.timeout(timeout_s):
-                while record.view.state != state:
-                    _check_reachable(record, state)
-                    event.clear()
-                    await event.wait()
-        except TimeoutError as err:
-            raise _not_reached(record, state, timeout_s) from err
-        finally:
-            self._waiters[record.key_id].discard(event)
-            if not self._waiters[record.key_id]:
-                del self._waiters[record.key_id]
-        return record.serialized(self._cloud.hosts)
-
-
-def _check_reachable(record: VmRecord, state: vm_pb2.VmState) -> None:
-    now = record.view.state
-    gone = (vm_pb2.VM_STATE_DONE, vm_pb2.VM_STATE_TERMINATING)
-    if now in gone and state not in gone:
-        raise MolnError(
-            Reason.STATE_UNREACHABLE,
-            f"wait for VM {record.id} to be {_word(state)}: it is {_word(now)} and will not come back",
-        )
-
-
-def _not_reached(record: VmRecord, state: vm_pb2.VmState, timeout_s: float) -> MolnError:
-    view = record.view
-    why = f": {view.reason}: {view.message}" if view.reason else ""
-    return MolnError(
-        Reason.NOT_REACHED,
-        f"VM {record.id} ({record.name}) is {_word(view.state)}, not {_word(state)}, after {timeout_s:g} s{why}",
-        metadata={"state": _word(view.state), "reason": view.reason},
-    )
-
-
-def _word(state: int) -> str:
-    return vm_pb2.VmState.Name(state).removeprefix("VM_STATE_")
 
 
 _CODES = {

@@ -159,7 +159,8 @@ async def _frame(service: str, settings: S, main: Main[S], environ: Mapping[str,
 
 
 async def _metrics(stack: contextlib.AsyncExitStack, run: Run, settings: ServiceSettings) -> str:
-    tls = tls_files(getattr(settings, "tls_certificate", None), getattr(settings, "tls_key", None))
+    certificate = getattr(settings, "tls_certificate", None) or getattr(settings, "tls_cert", None)
+    tls = tls_files(certificate, getattr(settings, "tls_key", None))
     where = check_address(settings.metrics_address, tls, what="metrics_address")
     try:
         endpoint = metrics_endpoint(
