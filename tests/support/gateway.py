@@ -115,6 +115,12 @@ class FakeGateway(NodeServiceServicer):
 
     def run(self, vm_id: int, host_id: int = 1, *, epoch: int = 1, **more: Any) -> VmOrder:
         """Places a VM on a host and orders it to run; `more` are fields of its template."""
+        order = self.an_order(vm_id, host_id, epoch=epoch, **more)
+        self.send(order)
+        return order
+
+    def an_order(self, vm_id: int, host_id: int = 1, *, epoch: int = 1, **more: Any) -> VmOrder:
+        """An order to run a VM, not sent yet."""
         order = VmOrder(host_id=host_id, vm_id=vm_id, uid=vm_uid(vm_id), epoch=epoch)
         order.spec.uid = order.intent.uid = order.placement.uid = order.uid
         order.spec.name = f"vm{vm_id}"
@@ -125,7 +131,6 @@ class FakeGateway(NodeServiceServicer):
         order.intent.desired = vm_pb2.DESIRED_STATE_RUNNING
         order.intent.generation = 1
         order.placement.host_id, order.placement.epoch = host_id, epoch
-        self.send(order)
         return order
 
     def want(self, vm_id: int, desired: vm_pb2.DesiredState, *, host_id: int = 1, is_hard: bool = False) -> None:

@@ -70,6 +70,7 @@ class Life:
         monotonic: Callable[[], float],
         forget: Callable[[Guest], None],
         look: Callable[[int], None],
+        guest_name: Callable[[int, str], str] = lambda vm_id, _uid: f"vm-{vm_id}",
         is_verbose: bool = True,
         longest_halt_s: float = DEFAULT_GRACE_S,
     ) -> None:
@@ -78,6 +79,7 @@ class Life:
         self._now, self._monotonic = now, monotonic
         self._forget, self._look = forget, look
         self._log = get_logger("life")
+        self._guest_name = guest_name
         self._is_verbose, self._longest_halt_s = is_verbose, longest_halt_s
         self._changes = 0
         self._halting: dict[Guest, Callable[[], None]] = {}
@@ -188,6 +190,7 @@ class Life:
         before = guest.status
         guest.before_claim, guest.claimed = before, order
         guest.status = statuses.claimed(self._bases[guest.host_id], before, order, statuses.stamp(self._now()))
+        guest.status.hypervisor_name = self._guest_name(guest.vm_id, order.uid)
         guest.doing = Doing.CLAIMING
         self._outbox.put(guest, guest.status, is_claim=True)
 

@@ -207,6 +207,10 @@ class Driver(PowerDriver, RecoveryDriver, ConsoleDriver, InventoryDriver, Protoc
         """`libvirt`, `sim`."""
         ...
 
+    def guest_name(self, vm_id: int, uid: str) -> str:
+        """What the hypervisor calls the guest."""
+        ...
+
     @property
     def capabilities(self) -> frozenset[str]:
         """What of the optional it can do: `power`, `console`, `console_log`."""

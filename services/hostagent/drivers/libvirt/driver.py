@@ -24,7 +24,7 @@ from services.common.domain.errors import MolnError
 from services.common.obs.logs import get_logger
 from services.common.runtime import Background
 from services.hostagent.drivers.deeds import Deeds
-from services.hostagent.drivers.libvirt.compose import Endpoint, default_cpu
+from services.hostagent.drivers.libvirt.compose import Endpoint, default_cpu, domain_name
 from services.hostagent.drivers.libvirt.connection import DomainEvent, LibvirtConnection
 from services.hostagent.drivers.libvirt.console import GuestConsole, read_log, trim_log
 from services.hostagent.drivers.libvirt.guests import Guests
@@ -119,6 +119,10 @@ class LibvirtDriver:
         if self._options.cleans_up:
             await self._clean_up()
         await self._connection.close()
+
+    def guest_name(self, vm_id: int, uid: str) -> str:
+        """The domain's name, for `virsh`."""
+        return domain_name(vm_id, uid)
 
     # Power
 

@@ -23,12 +23,12 @@ REPO = Path(__file__).parents[4]
 
 
 class AgentProcess:
-    """`python -m services.hostagent --driver sim`, which can be killed and started again."""
+    """`python -m services.hostagent`, which can be killed and started again."""
 
     def __init__(self, state: Path, processes: Processes, *, hosts: int = 1) -> None:
         self.state, self._processes, self._hosts = state, processes, hosts
         self._child: subprocess.Popen[bytes] | None = None
-        self.settings: dict[str, str] = {}
+        self.settings: dict[str, str] = {"driver": "sim"}
 
     def write_identity(self, *addresses: str, **more: Any) -> None:
         """The hosts, as if they had joined."""
@@ -44,8 +44,7 @@ class AgentProcess:
         """Starts the process; does not wait for it."""
         environment = {f"MOLN_HOSTAGENT_{name.upper()}": value for name, value in self.settings.items()}
         environment |= {"MOLN_HOSTAGENT_METRICS_ADDRESS": "127.0.0.1:0", "MOLN_READY_FILE": str(self.state / "ready")}
-        options = ["--state", str(self.state), "--driver", "sim", *arguments]
-        command = [sys.executable, "-m", "services.hostagent", *options]
+        command = [sys.executable, "-m", "services.hostagent", "--state", str(self.state), *arguments]
         self._child = self._processes.start(command, env=environment, cwd=REPO, name="agent")
 
     def kill(self) -> None:
