@@ -9,6 +9,7 @@ import uuid
 from pathlib import Path
 
 from moln.compute.v1 import vm_pb2
+from moln.image.v1.image_pb2 import Datastore
 from moln.node.v1.node_service_pb2 import VmOrder
 from services.common.runtime.process import READY_FILE, read_ready
 from services.devstack.guestimage import GuestImageError, build_guest_image
@@ -55,6 +56,14 @@ def guest_image(folder: Path) -> Path:
 def remove_built_image() -> None:
     """What `guest_image` has put into the cache for this run."""
     (default_cache() / "guests" / f"test-{os.getpid()}.qcow2").unlink(missing_ok=True)
+
+
+def datastore(folder: Path) -> Datastore:
+    """The folder as datastore 1, with the mark that nodes know it by."""
+    (folder / ".moln-datastore").write_text("mark-1\n")
+    made = Datastore(id=1)
+    made.spec.path, made.status.mark = str(folder), "mark-1"
+    return made
 
 
 def order(image: Path | None, *, vm_id: int = 7, hostname: str = "web-1", datastore_id: int = 1) -> VmOrder:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from moln.image.v1.image_pb2 import Datastore
 from moln.node.v1.node_service_pb2 import ImageTicket
 from services.hostagent.drivers.libvirt.driver import DriverOptions, LibvirtDriver
 from services.hostagent.drivers.ports import Deed
@@ -42,7 +41,6 @@ def datastore(folder: Path) -> Path:
     """A folder that the driver recognises as datastore 1."""
     path = folder / "datastore"
     path.mkdir()
-    (path / ".moln-datastore").write_text("mark-1\n")
     return path
 
 
@@ -62,9 +60,7 @@ def open_driver(uri: str, folder: Path, datastore: Path) -> Open:
         state.mkdir(exist_ok=True)
         options = DriverOptions(1, hypervisor.CLOUD, state, uri, domain_type="qemu")
         async with LibvirtDriver(options, pieces_of(datastore)) as driver:
-            known = Datastore(id=1)
-            known.spec.path, known.status.mark = str(datastore), "mark-1"
-            await driver.inventory(1, [known])
+            await driver.inventory(1, [hypervisor.datastore(datastore)])
             yield driver
 
     return opened
