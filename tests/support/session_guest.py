@@ -34,7 +34,8 @@ async def main(folder: Path, image: Path) -> None:
             await eventually(ready, what="the guest is ready", within=120)
         log = (await driver.console_log(1, vm.uid, 0)).decode(errors="replace")
         erased = await doer.do(Deed.ERASE, vm)
-        sys.stdout.write(
+        said = {"warnings": list(facts.warnings), "log": log, "outcomes": [str(started), str(erased)]}
+        sys.stdout.write(json.dumps(said) + "\n")
             json.dumps({"warnings": list(facts.warnings), "log": log, "outcomes": [str(started), str(erased)]}) + "\n"
         )
 
