@@ -71,7 +71,7 @@ class DiskMaker:
         volume = plan.volume
         base = await self._base(plan, progress)
         wanted = plan.template.size_mib * MIB
-        size = wanted if wanted > volume.virtual_size_bytes else 0
+        size = wanted if wanted >= volume.virtual_size_bytes else 0
         if plan.format == "qcow2" and not plan.template.is_read_only:
             await qemu_img.create_overlay(target, base, volume.source_format, size)
             return

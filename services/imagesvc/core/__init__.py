@@ -1,0 +1,1 @@
+"""What imagesvc decides: which images may be made, what they amount to, where disks come from. Pure."""

@@ -1,0 +1,1 @@
+"""One request, one transaction: what clients ask of images and datastores."""
