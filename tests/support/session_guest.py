@@ -36,8 +36,6 @@ async def main(folder: Path, image: Path) -> None:
         erased = await doer.do(Deed.ERASE, vm)
         said = {"warnings": list(facts.warnings), "log": log, "outcomes": [str(started), str(erased)]}
         sys.stdout.write(json.dumps(said) + "\n")
-            json.dumps({"warnings": list(facts.warnings), "log": log, "outcomes": [str(started), str(erased)]}) + "\n"
-        )
 
 
 if __name__ == "__main__":
