@@ -23,9 +23,8 @@ from services.api.controllers.founding import found_cloud
 from services.api.controllers.leading import lead_api
 from services.api.forward.forwarder import Forwarder
 from services.api.history.keeper import Keeper
-from services.api.history.log import EventLog
 from services.api.history.recorder import Recorder
-from services.api.history.replay import replay
+from services.api.history.replay import open_history, replay
 from services.api.index.cloud import KINDS, CloudIndex
 from services.api.metrics import ApiMetrics, CloudCollector
 from services.api.nodes.gateway import NodeGateway
@@ -82,7 +81,7 @@ async def main(settings: Settings, run: Run) -> None:
         store = await stack.enter_async_context(await _open_store(settings, public))
         cloud = CloudIndex(store)
         cloud.start()
-        log = EventLog(settings.state_dir / "history", settings.history_max_mib << 20)
+        log = open_history(settings.state_dir / "history", settings.history_max_mib << 20, store.cache.revision)
         stack.callback(log.close)
         recorder = Recorder(cloud)
         recorder.adopt()

@@ -33,7 +33,11 @@ class ApiMetrics:
     def _seen(self, transition: Transition) -> None:
         state = transition.after.state
         self._transitions[state].inc()
-        if state != vm_pb2.VM_STATE_RUNNING or transition.record.intent is None or transition.before.state == transition.after.state:
+        if (
+            state != vm_pb2.VM_STATE_RUNNING
+            or transition.record.intent is None
+            or transition.before.state == transition.after.state
+        ):
             return
         intent, start = transition.record.intent.value, transition.after.start_time
         if start is not None and intent.generation == 1:

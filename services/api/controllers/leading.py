@@ -11,6 +11,8 @@ from services.api.index.cloud import CloudIndex
 from services.common.store import Leadership, Store
 
 COMPACT_EVERY_S = 60.0
+MAX_BEHIND = 1_000_000
+"""Revisions that are kept for a history that cannot keep up; beyond it the history has a gap."""
 
 
 async def lead_api(store: Store, cloud: CloudIndex, keeper: Keeper, address: str) -> None:
@@ -19,13 +21,9 @@ async def lead_api(store: Store, cloud: CloudIndex, keeper: Keeper, address: str
 
     def floor() -> int | None:
         """The slowest keeper's revision: nothing that a history still needs is forgotten."""
-        others = [
-            entry.value.history_revision
-            for (kind, _, _), entry in cloud.catalog.parts.items()
-            if kind == "process" and entry.value.history_revision
-        ]
-        slowest: int = min([keeper.revision, *others])
-        return slowest
+        records = [entry.value for entry in cloud.catalog.of_kind("process").values()]
+        slowest: int = min([keeper.revision, *[each.history_revision for each in records if each.history_revision]])
+        return max(slowest, store.cache.revision - MAX_BEHIND)
 
     async def run(leadership: Leadership) -> None:
         async with asyncio.TaskGroup() as group:

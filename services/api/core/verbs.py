@@ -70,7 +70,15 @@ VERBS: Mapping[Verb, VerbRow] = {
         Executor.NODE,
     ),
     Verb.RESUME: VerbRow(
-        _LIVE | {vm_pb2.VM_STATE_POWERED_OFF, vm_pb2.VM_STATE_FAILED, vm_pb2.VM_STATE_UNKNOWN},
+        _LIVE
+        | {
+            vm_pb2.VM_STATE_POWERED_OFF,
+            vm_pb2.VM_STATE_SUSPENDED,
+            vm_pb2.VM_STATE_STOPPED,
+            vm_pb2.VM_STATE_UNDEPLOYED,
+            vm_pb2.VM_STATE_FAILED,
+            vm_pb2.VM_STATE_UNKNOWN,
+        },
         vm_pb2.DESIRED_STATE_RUNNING,
         vm_pb2.VM_STATE_RUNNING,
         Executor.NODE,
@@ -152,7 +160,7 @@ def next_intent(
     verb: Verb, row: VerbRow, state: int, intent: vm_pb2.VmIntent, *, is_hard: bool
 ) -> vm_pb2.VmIntent | None:
     """The changed intent, or None when what is asked for is already so. Times and cause are the caller's to set."""
-    is_harder = is_hard and not intent.is_hard
+    is_harder = is_hard and not intent.is_hard and state != row.reached
     if row.desired == intent.desired and not is_harder and state in _ALREADY.get(verb, frozenset()):
         return None
     changed = vm_pb2.VmIntent()

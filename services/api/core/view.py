@@ -151,7 +151,9 @@ def _seen(intent: vm_pb2.VmIntent, status: vm_pb2.VmStatus, host_id: int) -> Vie
     rest = _AT_REST.get(phase)
     if rest is None or status.observed_generation < intent.generation:
         since = status.since if rest is None else intent.change_time
-        return View(_ON_THE_WAY[intent.desired], host_id, status.reason, status.message, since)
+        return View(
+            _ON_THE_WAY.get(intent.desired, vm_pb2.VM_STATE_STARTING), host_id, status.reason, status.message, since
+        )
     start = status.start_time if rest == vm_pb2.VM_STATE_RUNNING else None
     return View(rest, host_id, status.reason, status.message, status.since, None, start)
 

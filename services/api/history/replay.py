@@ -9,7 +9,9 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
+from pathlib import Path
 
+from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.api.history.log import Event, EventLog
@@ -18,10 +20,22 @@ from services.api.index.cloud import KINDS, CloudIndex
 from services.common.domain.keys import KEYS
 from services.common.domain.reasons import Reason
 from services.common.obs.logs import get_logger
-from services.common.store import Change, Compacted, Entry, RawEvent, Refused, Store, split_key
+from services.common.store import Change, Compacted, Entry, KeyRow, RawEvent, Refused, Store, split_key
 
 _BATCH = 5000
 _log = get_logger("history")
+
+
+def open_history(folder: Path, max_bytes: int, revision: int) -> EventLog:
+    """The history in a folder. One that is ahead of the store is of a store that was lost: it is set aside."""
+    log = EventLog(folder, max_bytes)
+    if log.durable_revision <= revision:
+        return log
+    log.close()
+    aside = folder.with_name(f"{folder.name}-before-{int(time.time())}")
+    folder.rename(aside)
+    _log.warning("history is of another store, set aside", at=log.durable_revision, store=revision, folder=str(aside))
+    return EventLog(folder, max_bytes)
 
 
 async def replay(store: Store, log: EventLog, until: int) -> None:
@@ -41,7 +55,7 @@ async def _replay(store: Store, log: EventLog, start: int, until: int) -> None:
     cloud = CloudIndex(store)
     known: dict[tuple[str, str, str], Entry] = {}
     present = await _present(store, start, known)
-    cloud.apply(present, start)
+    cloud.load(present)
     recorder = Recorder(cloud)
     recorder.adopt()
     count = 0
@@ -51,7 +65,7 @@ async def _replay(store: Store, log: EventLog, start: int, until: int) -> None:
             for revision, raw in bunch:
                 if revision > until:
                     break
-                cloud.apply(_changes(raw, revision, known), revision)
+                cloud.load(_changes(raw, revision, known))
             events += recorder.take()
             last = min(bunch[-1][0], until) if bunch else start
             if len(events) >= _BATCH or last >= until:
@@ -81,14 +95,27 @@ def _changes(raw: Sequence[RawEvent], revision: int, known: dict[tuple[str, str,
         row = KEYS.row(kind, part)
         if row is None or kind not in KINDS:
             continue
-        old = known.pop(place, None)
+        old = known.get(place)
         new = None
-        if event.value is not None:
-            value = None if row.revision_only else row.message.FromString(event.value)
-            created = old.create_revision if old is not None else revision
-            new = known[place] = Entry(row, object_id, part, value, event.value, created, revision)
-        changes.append(Change(kind, object_id, part, old, new, revision))
+        if event.value is None:
+            known.pop(place, None)
+        else:
+            new = _entry(row, object_id, part, event.value, old, revision)
+            if new is None:
+                continue
+            known[place] = new
+        if old is not None or new is not None:
+            changes.append(Change(kind, object_id, part, old, new, revision))
     return changes
+
+
+def _entry(row: KeyRow, object_id: str, part: str, raw: bytes, old: Entry | None, revision: int) -> Entry | None:
+    """None for a value that does not parse: as in the cache, the last good one stays."""
+    try:
+        value = None if row.revision_only else row.message.FromString(raw)
+    except DecodeError:
+        return None
+    return Entry(row, object_id, part, value, raw, old.create_revision if old is not None else revision, revision)
 
 
 def _gap(after: int, before: int) -> Event:

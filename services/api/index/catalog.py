@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from moln.common.v1 import common_pb2
 from services.common.domain.caller import Caller
@@ -56,6 +56,7 @@ class Named:
         return own or [key for key, spec in specs.items() if caller.may_see(spec.owner_id, is_public=spec.is_public)]
 
 
+_NONE: Mapping[tuple[str, str], Entry] = {}
 _COMMANDS = {"image": "image", "network": "net", "template": "template"}
 
 
@@ -66,7 +67,7 @@ class Catalog:
         self.images = Named("image", Reason.IMAGE_NOT_FOUND)
         self.networks = Named("network", Reason.NETWORK_NOT_FOUND)
         self.templates = Named("template", Reason.TEMPLATE_NOT_FOUND)
-        self.parts: dict[tuple[str, str, str], Entry] = {}
+        self._parts: dict[str, dict[tuple[str, str], Entry]] = {}
         self.by_token: dict[bytes, int] = {}
         self.by_user_name: dict[str, int] = {}
         self.leases: dict[int, set[str]] = {}
@@ -74,21 +75,26 @@ class Catalog:
     def apply(self, changes: Sequence[Change]) -> None:
         """Takes changes of any kind but `vm`, `host` and `hostconn`."""
         for change in changes:
+            if change.kind == "lease":
+                self._lease(change)
+                continue
             self._store(change)
             if change.kind in ("image", "network", "template") and change.part == "spec":
                 {"image": self.images, "network": self.networks, "template": self.templates}[change.kind].apply(change)
             elif change.kind == "user":
                 self._user(change)
-            elif change.kind == "lease":
-                self._lease(change)
 
     def get(self, kind: str, object_id: int, part: str = "spec") -> Entry | None:
         """One stored part, or None."""
-        return self.parts.get((kind, f"{object_id:010d}", part))
+        return self.of_kind(kind).get((f"{object_id:010d}", part))
+
+    def of_kind(self, kind: str) -> Mapping[tuple[str, str], Entry]:
+        """All stored parts of a kind by (id as in keys, part)."""
+        return self._parts.get(kind, _NONE)
 
     def cloud(self) -> Entry | None:
         """What the cloud shares."""
-        return self.parts.get(("cloud", "settings", ""))
+        return self.of_kind("cloud").get(("settings", ""))
 
     def usage(self, owner_id: int) -> common_pb2.Amounts:
         """What an owner's VMs take."""
@@ -96,11 +102,11 @@ class Catalog:
         return entry.value.amounts if entry is not None else common_pb2.Amounts()
 
     def _store(self, change: Change) -> None:
-        place = (change.kind, change.id, change.part)
+        parts = self._parts.setdefault(change.kind, {})
         if change.new is None:
-            self.parts.pop(place, None)
+            parts.pop((change.id, change.part), None)
         else:
-            self.parts[place] = change.new
+            parts[change.id, change.part] = change.new
 
     def _user(self, change: Change) -> None:
         user_id = int(change.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 
 from services.api.index.catalog import Catalog
 from services.api.index.hosts import HostIndex
@@ -51,11 +52,19 @@ class CloudIndex:
             for entry in parts.values()
         ]
         present.sort(key=lambda change: change.revision)
-        self.apply(present, self._store.cache.revision)
+        self.load(present)
         self._store.cache.subscribe(self.apply, kinds=set(KINDS))
 
     def apply(self, changes: Sequence[Change], revision: int) -> None:
-        """Applies one step. Hosts come before VMs, whose views look at them."""
+        """Applies one step, revision by revision: a view is that of one moment, and transitions come in order."""
+        if changes[0].revision == changes[-1].revision:
+            self.load(changes)
+            return
+        for _, group in groupby(changes, lambda change: change.revision):
+            self.load(list(group))
+
+    def load(self, changes: Sequence[Change]) -> None:
+        """Applies changes as of one moment. Hosts come before VMs, whose views look at them."""
         vms = [change for change in changes if change.kind == "vm"]
         if len(vms) == len(changes):
             self.vms.apply(vms)

@@ -209,7 +209,7 @@ class VmIndex:
     def apply(self, changes: Sequence[Change]) -> None:
         """Takes changes of kind `vm`, in the order of revisions."""
         touched: dict[VmRecord, set[str]] = {}
-        last: dict[VmRecord, Entry | None] = {}
+        last: dict[VmRecord, Entry] = {}
         revision = 0
         for change in changes:
             if change.revision != revision and touched:
@@ -222,7 +222,8 @@ class VmIndex:
             record.put(change.part, change.new)
             self._track_host(record, change)
             touched.setdefault(record, set()).add(change.part)
-            last[record] = change.new if change.new is not None else last.get(record)
+            if change.new is not None and change.new.value is not None:
+                last[record] = change.new
         if touched:
             self._settle(touched, last, revision)
 
@@ -244,7 +245,7 @@ class VmIndex:
             else:
                 members.discard(record.key_id)
 
-    def _settle(self, touched: dict[VmRecord, set[str]], last: dict[VmRecord, Entry | None], revision: int) -> None:
+    def _settle(self, touched: dict[VmRecord, set[str]], last: dict[VmRecord, Entry], revision: int) -> None:
         for record, parts in touched.items():
             record.revision = revision
             self._review(record, revision, last.get(record))

@@ -119,8 +119,8 @@ class NodeServicer(node_service_pb2_grpc.NodeServiceServicer):
     def _welcome(self, refused: dict[int, str]) -> node_service_pb2.Welcome:
         cloud = self._cloud.catalog.cloud()
         datastores = []
-        for (kind, key_id, part), entry in self._cloud.catalog.parts.items():
-            if kind != "datastore" or part != "spec":
+        for (key_id, part), entry in self._cloud.catalog.of_kind("datastore").items():
+            if part != "spec":
                 continue
             status = self._cloud.catalog.get("datastore", int(key_id), "status")
             datastores.append(

@@ -63,7 +63,7 @@ class CloudStatus:
             status.used.disk_mib += host.disk_mib
 
     def _processes(self) -> list[records_pb2.ProcessRecord]:
-        entries = [entry for (kind, _, _), entry in self._cloud.catalog.parts.items() if kind == "process"]
+        entries = self._cloud.catalog.of_kind("process").values()
         return sorted((entry.value for entry in entries), key=lambda record: (record.kind, record.address))
 
     def _problems(self) -> list[Problem]:

@@ -1,0 +1,129 @@
+"""The table of verbs, row by row: which state allows what, and what is desired then."""
+
+from __future__ import annotations
+
+import pytest
+
+from moln.compute.v1 import vm_pb2
+from services.api.core.verbs import VERBS, Executor, Verb, check_verb, next_intent, state_name
+from services.common.domain.errors import MolnError
+from services.common.domain.reasons import ErrorKind, Reason
+
+S, D = vm_pb2.VmState, vm_pb2.DesiredState
+STATES = [state for state in S.values() if state != vm_pb2.VM_STATE_UNSPECIFIED]
+CARRIED_OUT = [verb for verb, row in VERBS.items() if row.executor is not Executor.NONE]
+
+# Written out a second time on purpose, by names: a changed row of the table must be meant.
+ALLOWED = {
+    Verb.HOLD: "HELD PENDING",
+    Verb.RELEASE: "HELD PENDING",
+    Verb.POWEROFF: "FAILED POWERED_OFF POWERING_OFF RUNNING STARTING UNKNOWN",
+    Verb.RESUME: ("FAILED POWERED_OFF POWERING_OFF RUNNING STARTING STOPPED SUSPENDED UNDEPLOYED UNKNOWN"),
+    Verb.REBOOT: "RUNNING",
+    Verb.SUSPEND: "RUNNING SUSPENDED SUSPENDING",
+    Verb.STOP: "RUNNING STOPPED STOPPING SUSPENDED",
+    Verb.UNDEPLOY: "POWERED_OFF RUNNING UNDEPLOYED UNDEPLOYING",
+    Verb.MIGRATE: "POWERED_OFF RUNNING SUSPENDED",
+    Verb.TERMINATE: " ".join(sorted({state_name(state) for state in STATES} - {"DONE"})),
+    Verb.CONSOLE: "POWERING_OFF RUNNING STARTING",
+}
+DESIRED = {
+    Verb.HOLD: vm_pb2.DESIRED_STATE_HELD,
+    Verb.RELEASE: vm_pb2.DESIRED_STATE_RUNNING,
+    Verb.POWEROFF: vm_pb2.DESIRED_STATE_POWERED_OFF,
+    Verb.RESUME: vm_pb2.DESIRED_STATE_RUNNING,
+    Verb.TERMINATE: vm_pb2.DESIRED_STATE_TERMINATED,
+}
+
+
+def intent(desired: vm_pb2.DesiredState, *, is_hard: bool = False) -> vm_pb2.VmIntent:
+    """An intent of the third generation."""
+    return vm_pb2.VmIntent(uid="u", desired=desired, generation=3, is_hard=is_hard, owner_id=7)
+
+
+def test_every_verb_has_a_row() -> None:
+    assert set(VERBS) == set(Verb) == set(ALLOWED)
+
+
+@pytest.mark.parametrize("verb", list(Verb))
+def test_each_verb_is_allowed_in_its_states(verb: Verb) -> None:
+    assert sorted(state_name(state) for state in VERBS[verb].allowed) == sorted(ALLOWED[verb].split())
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("verb", CARRIED_OUT)
+def test_a_verb_passes_where_its_row_allows_it_and_is_refused_elsewhere(verb: Verb, state: vm_pb2.VmState) -> None:
+    if state_name(state) in ALLOWED[verb].split():
+        assert check_verb(verb, state, "web") is VERBS[verb]
+        return
+    with pytest.raises(MolnError) as caught:
+        check_verb(verb, state, "web")
+    assert caught.value.reason == Reason.STATE_FORBIDS
+    assert caught.value.kind is ErrorKind.PRECONDITION
+    assert caught.value.metadata == {"state": state_name(state), "allowed": ", ".join(ALLOWED[verb].split())}
+    assert all(name in caught.value.message for name in ALLOWED[verb].split())
+
+
+@pytest.mark.parametrize("verb", [verb for verb in Verb if verb not in CARRIED_OUT])
+def test_a_verb_that_nobody_carries_out_is_refused_as_such_in_every_state(verb: Verb) -> None:
+    for state in STATES:
+        with pytest.raises(MolnError) as caught:
+            check_verb(verb, state, "web")
+        assert caught.value.reason == Reason.CAPABILITY
+
+
+@pytest.mark.parametrize("verb", list(DESIRED))
+def test_a_verb_changes_what_is_desired_and_counts_it(verb: Verb) -> None:
+    for state in VERBS[verb].allowed:
+        for desired in D.values():
+            before = intent(desired)
+            after = next_intent(verb, VERBS[verb], state, before, is_hard=False)
+            assert before == intent(desired), "the stored intent is never touched"
+            if after is not None:
+                assert (after.desired, after.generation) == (DESIRED[verb], 4)
+                assert (after.uid, after.owner_id) == ("u", 7)
+
+
+@pytest.mark.parametrize(
+    ("verb", "state"),
+    [
+        (Verb.HOLD, vm_pb2.VM_STATE_HELD),
+        (Verb.RELEASE, vm_pb2.VM_STATE_PENDING),
+        (Verb.POWEROFF, vm_pb2.VM_STATE_POWERING_OFF),
+        (Verb.POWEROFF, vm_pb2.VM_STATE_POWERED_OFF),
+        (Verb.RESUME, vm_pb2.VM_STATE_STARTING),
+        (Verb.RESUME, vm_pb2.VM_STATE_RUNNING),
+        (Verb.TERMINATE, vm_pb2.VM_STATE_TERMINATING),
+    ],
+)
+def test_asking_for_what_is_desired_already_changes_nothing(verb: Verb, state: vm_pb2.VmState) -> None:
+    assert next_intent(verb, VERBS[verb], state, intent(DESIRED[verb]), is_hard=False) is None
+
+
+@pytest.mark.parametrize(
+    ("verb", "state"),
+    [(Verb.POWEROFF, vm_pb2.VM_STATE_POWERING_OFF), (Verb.TERMINATE, vm_pb2.VM_STATE_TERMINATING)],
+)
+def test_what_is_under_way_gently_can_be_made_hard_but_not_gentle_again(verb: Verb, state: vm_pb2.VmState) -> None:
+    harder = next_intent(verb, VERBS[verb], state, intent(DESIRED[verb]), is_hard=True)
+    assert harder is not None and harder.is_hard
+    assert next_intent(verb, VERBS[verb], state, intent(DESIRED[verb], is_hard=True), is_hard=False) is None
+
+
+def test_a_vm_that_is_off_cannot_be_switched_off_harder() -> None:
+    off = intent(vm_pb2.DESIRED_STATE_POWERED_OFF)
+    assert next_intent(Verb.POWEROFF, VERBS[Verb.POWEROFF], vm_pb2.VM_STATE_POWERED_OFF, off, is_hard=True) is None
+
+
+def test_a_guest_that_shut_down_by_itself_can_be_started_again() -> None:
+    row = VERBS[Verb.RESUME]
+    again = next_intent(
+        Verb.RESUME, row, vm_pb2.VM_STATE_POWERED_OFF, intent(vm_pb2.DESIRED_STATE_RUNNING), is_hard=False
+    )
+    assert again is not None and again.generation == 4
+
+
+def test_a_failed_start_is_tried_at_once_when_asked_for_again() -> None:
+    row = VERBS[Verb.RESUME]
+    again = next_intent(Verb.RESUME, row, vm_pb2.VM_STATE_FAILED, intent(vm_pb2.DESIRED_STATE_RUNNING), is_hard=False)
+    assert again is not None and again.generation == 4
