@@ -11,7 +11,7 @@ import contextlib
 import os
 import shutil
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,10 +82,10 @@ async def run_program(
     """
     limits = limits or Limits()
     words = tuple(str(word) for word in arguments)
-    process = await _start(words, limits, folder, _environment(variables))
+    process = await _start(words, limits, folder, _environment(variables), input)
     try:
         async with asyncio.timeout(limits.seconds):
-            output, errors = await _talk(process, input, limits.output_bytes)
+            output, errors = await _hear(process, limits.output_bytes)
             status = await process.wait()
     except TimeoutError as err:
         raise CommandError(f"{_name(words)} did not end within {limits.seconds:g} s and was stopped") from err
@@ -100,18 +100,32 @@ async def run_program(
 
 
 async def _start(
-    words: tuple[str, ...], limits: Limits, folder: Path | None, environment: dict[str, str]
+    words: tuple[str, ...], limits: Limits, folder: Path | None, environment: dict[str, str], input: bytes
 ) -> asyncio.subprocess.Process:
     program = shutil.which(words[0], path=environment["PATH"])
     if program is None:
         raise CommandError(_not_found(words[0]))
     try:
-        return await asyncio.create_subprocess_exec(
-            *_limiter(limits), program, *words[1:], cwd=folder, env=environment, start_new_session=True,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+        with _file_of(input) as stdin:
+            return await asyncio.create_subprocess_exec(
+                *_limiter(limits), program, *words[1:], cwd=folder, env=environment, start_new_session=True,
+                stdin=stdin, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            )  # fmt: skip
     except OSError as err:
         raise CommandError(f"{words[0]} could not be started: {err.strerror or err}") from err
+
+
+@contextlib.contextmanager
+def _file_of(input: bytes) -> Iterator[int]:
+    """A file in memory: it needs no feeding, and a program can open /dev/stdin, which a socket does not allow."""
+    handle = os.memfd_create("input")
+    try:
+        with open(handle, "wb", closefd=False) as file:
+            file.write(input)
+        os.lseek(handle, 0, os.SEEK_SET)
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def _limiter(limits: Limits) -> list[str]:
@@ -131,23 +145,12 @@ def _environment(variables: Mapping[str, str] | None) -> dict[str, str]:
     return {**kept, "PATH": path, "LANG": "C.UTF-8", **(variables or {})}
 
 
-async def _talk(process: asyncio.subprocess.Process, input: bytes, most: int) -> tuple[bytes, bytes]:
-    """Feeds the input and reads both outputs at once, so that none of the pipes can fill up and block."""
+async def _hear(process: asyncio.subprocess.Process, most: int) -> tuple[bytes, bytes]:
+    """Reads both outputs at once, so that none of the pipes can fill up and block."""
     async with asyncio.TaskGroup() as group:
-        group.create_task(_feed(process.stdin, input))
         output = group.create_task(_read(process, process.stdout, most))
         errors = group.create_task(_read(process, process.stderr, most))
     return output.result(), errors.result()
-
-
-async def _feed(stream: asyncio.StreamWriter | None, input: bytes) -> None:
-    if stream is None:
-        return
-    # A program need not read what it is given; uvloop says RuntimeError where its pipe is closed already.
-    with contextlib.suppress(ConnectionError, RuntimeError):
-        stream.write(input)
-        await stream.drain()
-    stream.close()
 
 
 async def _read(process: asyncio.subprocess.Process, stream: asyncio.StreamReader | None, most: int) -> bytes:
