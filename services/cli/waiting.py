@@ -34,7 +34,8 @@ def wait_for_one(client: Client, vm: Vm, state: VmState, seconds: float) -> Vm:
         request = WaitVmRequest(id=vm.id, state=state, timeout=_duration(left))
         try:
             with _spinner(f"waiting for {VMS.title(vm)} to be {VmState.Name(state).removeprefix('VM_STATE_')}"):
-                return client.unary(VMS.path("WaitVm"), request, Vm, seconds=left + GRACE_SECONDS)
+                after = client.unary(VMS.path("WaitVm"), request, Vm, seconds=left + GRACE_SECONDS)
+                return after if after.HasField("spec") else vm
         except CliError as err:
             if state == VmState.VM_STATE_DONE and err.code is Exit.NOT_FOUND:
                 return vm
