@@ -21,6 +21,7 @@ TEXT = b"moln-probe-ok"
 PROBE_SECONDS = 10.0
 MEMORY_MIB = 32
 LONGEST_REASON = 300
+NO_KVM = "guests are emulated and slow: the hypervisor offers no KVM (is /dev/kvm there, and open to it?)"
 _POLL_S = 0.05
 # The boot sector of probe.S, without the zeros that follow.
 _SECTOR_START = bytes.fromhex(
@@ -57,7 +58,7 @@ async def _find(
     connection: LibvirtConnection, domain_types: frozenset[str], folder: Path, cpu: CpuSpec
 ) -> Acceleration:
     if "kvm" not in domain_types:
-        return Acceleration("qemu", "guests are emulated and slow: the hypervisor offers no KVM (is /dev/kvm there, and open to it?)")
+        return Acceleration("qemu", NO_KVM)
     try:
         runs = await boots(connection, "kvm", folder, cpu)
         reason = f"a probe guest did not boot with it within {PROBE_SECONDS:g} s"
