@@ -14,7 +14,7 @@ from services.common.domain.reasons import Reason
 from services.common.imageformat import info
 from services.common.obs.logs import get_logger
 from services.common.runtime import Backoff
-from services.common.store import Leadership, Store, StoreError, StoreUnavailable, Txn, key
+from services.common.store import Conflict, Leadership, NotLeader, Store, StoreError, StoreUnavailable, Txn, key
 from services.imagesvc.catalog import Catalog, ImageParts
 from services.imagesvc.datastores.incoming import Incoming, to_its_end
 from services.imagesvc.metrics import ImagesvcMetrics
@@ -49,6 +49,12 @@ class Importer:
         parts = self._catalog.image(image_id)
         if parts is None or parts.state != ImageState.IMAGE_STATE_IMPORTING:
             return
+        try:
+            await self._to_end(parts)
+        except (Conflict, NotLeader):
+            return  # it was deleted, or is another leader's to import now
+
+    async def _to_end(self, parts: ImageParts) -> None:
         try:
             await self._import(parts)
         except (SourceFailed, MolnError) as err:

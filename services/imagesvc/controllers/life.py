@@ -6,14 +6,14 @@ Level-triggered: it compares intents and statuses with the imports that run in t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from moln.image.v1.image_pb2 import ImageSource, ImageState
 from services.common.obs.logs import get_logger
 from services.common.obs.loops import LoopCounts
 from services.common.resources.records import name_key
 from services.common.runtime import Background, Loop
-from services.common.store import Change, Conflict, Leadership, Store, StoreError, Txn, key, prefix
+from services.common.store import Conflict, Leadership, Store, StoreError, Txn, key, prefix
 from services.imagesvc.catalog import Catalog, ImageParts
 from services.imagesvc.controllers.imports import Importer
 from services.imagesvc.datastores.directory import Unusable
@@ -43,10 +43,6 @@ class ImageLife:
         self.wake: Callable[[], None] = lambda: None
         """Called when an import has ended."""
         self._log = get_logger("images")
-
-    def is_concerned(self, changes: Sequence[Change]) -> bool:
-        """Whether something may be due: an intent was written, or a new image came."""
-        return any(change.kind == "image" and change.part == "intent" for change in changes)
 
     async def step(self, background: Background) -> float | None:
         """Does what is due; the seconds after which to look again, where something could not be done."""

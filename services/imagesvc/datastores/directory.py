@@ -133,7 +133,7 @@ class Directory:
             return None
 
     def sweep(self, known: Collection[str], active: Collection[str]) -> list[str]:
-        """Removes what uploads left that never came to their end; their uids. `known` ones have keys, `active` ones work.
+        """Removes what uploads left that never came to their end; their uids. `known` have keys, `active` are at work.
 
         Only names that the image service gives to unfinished work are touched: an image without keys is left alone.
         """

@@ -24,6 +24,7 @@ from services.common.store import Conflict, Leadership, Store, Txn, key, prefix
 from services.imagesvc.catalog import Catalog, DatastoreParts, ImageParts
 from services.imagesvc.core import images, views
 from services.imagesvc.datastores.directory import MIB
+from services.imagesvc.usecases import new_parts
 
 KIND = "image"
 WAIT_SECONDS = 5.0
@@ -52,7 +53,7 @@ class Images:
             return draft
         if draft.spec.source == ImageSource.IMAGE_SOURCE_EMPTY and draft.spec.format == "raw":
             self._catalog.directory(draft.datastore).check_room(draft.spec.size_mib * MIB)
-        return await self.insert(draft, images.importing(draft.spec), caller, leadership)
+        return await self.insert(draft, new_parts.importing(draft.spec), caller, leadership)
 
     async def draft(self, request: CreateImageRequest, caller: Caller, *, is_upload: bool) -> Draft | Image:
         """What a request would create, checked; or what the same request created before."""
@@ -63,7 +64,7 @@ class Images:
         if self._store.cache.get("name", KIND, f"{caller.user_id}/{request.name}") is not None:
             raise _name_taken(request.name, caller)
         datastore = self._datastore(request.datastore_id)
-        spec = images.spec_of(request, str(uuid.uuid4()), datastore.datastore_id, caller, is_upload=is_upload)
+        spec = new_parts.spec_of(request, str(uuid.uuid4()), datastore.datastore_id, caller, is_upload=is_upload)
         spec.cause.CopyFrom(cause_of(caller, "CREATE"))
         spec.create_time.CopyFrom(spec.cause.time)
         return Draft(spec, datastore, repeatable)
@@ -75,7 +76,7 @@ class Images:
         txn = Txn(guard=leadership).present(datastore.spec_entry.key)
         claim_name(txn, KIND, spec.owner_id, spec.name, image_id)
         txn.put(key(KIND, image_id, "spec"), spec)
-        txn.put(key(KIND, image_id, "intent"), images.intent_of(spec))
+        txn.put(key(KIND, image_id, "intent"), new_parts.intent_of(spec))
         txn.put(key(KIND, image_id, "status"), status)
         await draft.repeatable.note(txn, image_id)
         try:

@@ -1,0 +1,1 @@
+"""gRPC servicers of imagesvc: they translate, and decide nothing."""
