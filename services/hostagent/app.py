@@ -17,7 +17,7 @@ from services.common.domain.keys import SCHEMA_VERSION
 from services.common.obs.logs import get_logger
 from services.common.obs.loops import LoopCounts
 from services.common.rpc import ClientTls, connect
-from services.common.runtime import Background, Loop, Run, SettingsError
+from services.common.runtime import Background, Backoff, Loop, Run, SettingsError
 from services.hostagent.controllers.agent import AgentSession
 from services.hostagent.controllers.hosts import HostReporter
 from services.hostagent.controllers.identity import Identity, find_identity
@@ -39,6 +39,7 @@ from services.hostagent.settings import Settings
 from services.hostagent.storage.fetch import ImageSource
 
 CONTROL_S = 0.2
+STREAM_S = 3600.0
 GC_THRESHOLDS = (50_000, 20, 100)
 """Thousands of VMs are objects that stay: looking for garbage among them as usual costs a fifth of the time."""
 
@@ -100,7 +101,6 @@ class _Agent:
         async with self._background as background:
             for loop in self._all_loops():
                 background.start(loop.run(), name=loop.name)
-            background.start(self.link.run(), name="link")
             self._run.ready({})
             await self._run.stopped()
         if self._settings.on_stop == "poweroff":
@@ -115,7 +115,7 @@ class _Agent:
         sweep = Loop("sweep", self.sweep.step, interval=TICK_S, metrics=self._loops)
         hosts = Loop("hosts", self.hosts.step, interval=self._settings.sample_interval_s, metrics=self._loops)
         self.sweep.wake, self.hosts.wake = sweep.wake, hosts.wake
-        loops = [sweep, hosts]
+        loops = [sweep, hosts, Loop("link", self.link.step, interval=STREAM_S, backoff=Backoff(1.0, 10.0))]
         if isinstance(self._driver, SimDriver):
             file = _control_file(self._settings)
             control = Control(file, self._driver, self.link, self.session.silent_hosts, self._rebooted)

@@ -1,4 +1,4 @@
-"""The agent's one stream to a node gateway: dials, says hello, reads, writes, beats, and dials again for ever.
+"""The agent's one stream to a node gateway: dials, says hello, reads, writes, beats; a loop has it dial again.
 
 It knows nothing of VMs: what is said is its `Session`'s. Writes gather while one is under way, so that load makes
 larger messages and not more of them.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -18,6 +18,7 @@ from moln.node.v1.node_service_pb2 import ConnectRequest, ConnectResponse, Hello
 from moln.node.v1.node_service_pb2_grpc import NodeServiceStub
 from services.common.obs.logs import get_logger
 from services.common.runtime import Backoff
+from services.hostagent.controllers.racing import until_one_ends
 
 WELCOME_S = 10.0
 UNHEARD_S = 30.0
@@ -90,6 +91,7 @@ class Link:
         self._wake = asyncio.Event()
         self._dropping = asyncio.Event()
         self._held_until = 0.0
+        self._failures, self._turn = 0, random.randrange(len(self._addresses))
         self._heartbeat = 0
         self._heard = 0.0
         self._log = get_logger("link")
@@ -104,20 +106,17 @@ class Link:
         self._held_until = time.monotonic() + seconds
         self._dropping.set()
 
-    async def run(self) -> None:
-        """Until it is cancelled."""
-        failures, turn = 0, random.randrange(len(self._addresses))
-        while True:
-            await asyncio.sleep(max(0.0, self._held_until - time.monotonic()))
-            self._dropping.clear()
-            address = self._addresses[turn % len(self._addresses)]
-            began = time.monotonic()
-            cause = await self._converse(address)
-            failures = 1 if time.monotonic() - began > STEADY_S else failures + 1
-            pause = self._backoff.pause(failures)
-            self._log.warning("stream to the gateway lost", address=address, cause=cause, pause_s=round(pause, 2))
-            turn += 1
-            await asyncio.sleep(pause)
+    async def step(self) -> float:
+        """One stream, from dialling to its end; returns the seconds after which a loop should call again."""
+        self._dropping.clear()
+        address = self._addresses[self._turn % len(self._addresses)]
+        self._turn += 1
+        began = time.monotonic()
+        cause = await self._converse(address)
+        self._failures = 1 if time.monotonic() - began > STEADY_S else self._failures + 1
+        pause = self._backoff.pause(self._failures)
+        self._log.warning("stream to the gateway lost", address=address, cause=cause, pause_s=round(pause, 2))
+        return max(pause, self._held_until - time.monotonic())
 
     async def _converse(self, address: str) -> str:
         """One stream from dialling to its end; returns why it ended."""
@@ -146,7 +145,8 @@ class Link:
         self._session.received(first)
         self._wake.set()
         interval = first.welcome.heartbeat_interval_s or 2
-        await _until_one_ends(self._read(stream), self._write(stream), self._beat(interval), self._watch_drop())
+        parts = self._read(stream), self._write(stream), self._beat(interval), self._watch_drop()
+        await until_one_ends(*parts, expected=(StreamLost, grpc.aio.AioRpcError, asyncio.InvalidStateError))
 
     def _left(self) -> None:
         if self.is_connected:
@@ -194,19 +194,3 @@ async def _read(stream: Stream) -> ConnectResponse:
     assert isinstance(response, ConnectResponse)  # noqa: S101  for the type checker
     return response
 
-
-async def _until_one_ends(*parts: Coroutine[Any, Any, None]) -> None:
-    """Runs all until one ends, ends the others, and raises what the one raised.
-
-    No TaskGroup: cancelling a stream makes its parts fail in their own ways, and a group would then tell of those
-    failures and forget that it was cancelled itself.
-    """
-    tasks = [asyncio.create_task(part) for part in parts]
-    try:
-        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in ended:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -18,6 +18,7 @@ from services.common.domain.errors import MolnError
 from services.common.domain.reasons import Reason
 from services.common.obs.logs import get_logger
 from services.common.runtime import Background
+from services.hostagent.controllers.racing import until_one_ends
 from services.hostagent.drivers.ports import ConsoleChannel, ConsoleDriver
 
 PIECE_BYTES = 64 * 1024
@@ -48,6 +49,8 @@ class Tunnels:
                     stream.cancel()
         except grpc.aio.AioRpcError as err:
             self._log.info("tunnel ended", vm_id=order.vm_id, code=err.code().name, error=err.details())
+        except asyncio.InvalidStateError:
+            return  # the gateway has ended the call while something was being said
 
     async def _carry(self, order: TunnelOrder, stream: Stream) -> None:
         try:
@@ -70,17 +73,11 @@ class Tunnels:
 
     async def _both_ways(self, console: ConsoleChannel, stream: Stream) -> None:
         """Until either end ends."""
-        typing = asyncio.create_task(_type(console, stream))
-        showing = asyncio.create_task(_show(console, stream))
+        expected = (MolnError, grpc.aio.AioRpcError, asyncio.InvalidStateError)
         try:
-            done, _ = await asyncio.wait({typing, showing}, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await until_one_ends(_type(console, stream), _show(console, stream), expected=expected)
         finally:
             await console.close()
-            for task in (typing, showing):
-                task.cancel()
-            await asyncio.gather(typing, showing, return_exceptions=True)
 
 
 async def _type(console: ConsoleChannel, stream: Stream) -> None:

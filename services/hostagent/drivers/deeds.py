@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from services.common.domain.errors import MolnError
 from services.common.domain.reasons import Reason
 from services.common.obs.logs import get_logger
+from services.common.runtime import Background
 from services.hostagent.drivers.ports import INTERRUPTED, Deed, Outcome, Work
 
 Perform = Callable[[Work], Awaitable[Outcome]]
@@ -20,10 +21,10 @@ _WAITS = frozenset({Deed.SHUT_DOWN, Deed.HALT})
 
 
 class Deeds:
-    """The deeds under way."""
+    """The deeds under way. Their tasks are `background`'s, which must outlive this."""
 
-    def __init__(self, perform: Perform, at_once: int) -> None:
-        self._perform = perform
+    def __init__(self, perform: Perform, at_once: int, background: Background) -> None:
+        self._perform, self._background = perform, background
         self._places = asyncio.Semaphore(at_once)
         self._tasks: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._log = get_logger("deeds")
@@ -31,7 +32,7 @@ class Deeds:
     def begin(self, work: Work) -> None:
         """Starts a task for the deed."""
         key = work.host_id, work.vm_id
-        task = asyncio.create_task(self._run(work), name=f"{work.deed.value} vm {work.vm_id}")
+        task = self._background.start(self._run(work), name=f"{work.deed.value} vm {work.vm_id}")
         self._tasks[key] = task
         task.add_done_callback(lambda ended: self._ended(key, work, ended))
 

@@ -79,8 +79,8 @@ class LibvirtDriver:
         self._bridges = Bridges() if options.has_bridges and not self._is_test else None
         disks = DiskMaker(ImageCache(self._folders.cache), fetch)
         self._work = GuestWork(self._guests, self._folders, disks, self._bridges)
-        self._deeds = Deeds(self._perform, options.max_deeds)
         self._background = Background()
+        self._deeds = Deeds(self._perform, options.max_deeds, self._background)
         self._statuses: dict[str, VmStatus] = {}
         self._changed: set[str] = set()
         self._wake = asyncio.Event()

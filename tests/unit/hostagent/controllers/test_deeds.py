@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 from moln.compute.v1.vm_pb2 import VmStatus
 from services.common.domain.errors import MolnError
 from services.common.domain.reasons import Reason
+from services.common.runtime import Background
 from services.hostagent.drivers.deeds import Deeds
 from services.hostagent.drivers.ports import DONE, Deed, Outcome, Work
 
@@ -27,19 +29,21 @@ async def until(check: Callable[[], object]) -> None:
             await asyncio.sleep(0)
 
 
-def performer(act: Callable[[Work], Awaitable[Outcome]]) -> tuple[Deeds, Told]:
-    return Deeds(act, at_once=2), []
+@asynccontextmanager
+async def performer(act: Callable[[Work], Awaitable[Outcome]]) -> AsyncIterator[tuple[Deeds, Told]]:
+    async with Background() as background:
+        yield Deeds(act, 2, background), []
 
 
 async def test_the_end_of_a_deed_is_told_but_not_from_within_begin() -> None:
     async def act(_work: Work) -> Outcome:
         return DONE
 
-    deeds, told = performer(act)
-    deeds.begin(a_work(told))
-    assert told == []
-    await until(lambda: told)
-    assert told == [(7, DONE)]
+    async with performer(act) as (deeds, told):
+        deeds.begin(a_work(told))
+        assert told == []
+        await until(lambda: told)
+        assert told == [(7, DONE)]
 
 
 async def test_no_more_than_so_many_run_at_once_but_waiting_for_guests_takes_no_place() -> None:
@@ -51,14 +55,14 @@ async def test_no_more_than_so_many_run_at_once_but_waiting_for_guests_takes_no_
         await go_on.wait()
         return DONE
 
-    deeds, told = performer(act)
-    for vm_id in (1, 2, 3):
-        deeds.begin(a_work(told, vm_id))
-    deeds.begin(a_work(told, 4, Deed.SHUT_DOWN))
-    await until(lambda: 4 in running)
-    assert running == {1, 2, 4}
-    go_on.set()
-    await until(lambda: len(told) == 4)
+    async with performer(act) as (deeds, told):
+        for vm_id in (1, 2, 3):
+            deeds.begin(a_work(told, vm_id))
+        deeds.begin(a_work(told, 4, Deed.SHUT_DOWN))
+        await until(lambda: 4 in running)
+        assert running == {1, 2, 4}
+        go_on.set()
+        await until(lambda: len(told) == 4)
 
 
 async def test_an_interrupted_deed_ends_once_and_undisturbed() -> None:
@@ -73,14 +77,14 @@ async def test_an_interrupted_deed_ends_once_and_undisturbed() -> None:
             undone.append("all")
         return DONE
 
-    deeds, told = performer(act)
-    deeds.begin(a_work(told))
-    await asyncio.sleep(0)
-    deeds.interrupt(1, 7)
-    await asyncio.sleep(0)
-    deeds.interrupt(1, 7)
-    await until(lambda: told)
-    assert undone == ["all"] and [outcome.was_interrupted for _, outcome in told] == [True]
+    async with performer(act) as (deeds, told):
+        deeds.begin(a_work(told))
+        await asyncio.sleep(0)
+        deeds.interrupt(1, 7)
+        await asyncio.sleep(0)
+        deeds.interrupt(1, 7)
+        await until(lambda: told)
+        assert undone == ["all"] and [outcome.was_interrupted for _, outcome in told] == [True]
 
 
 async def test_errors_become_outcomes() -> None:
@@ -91,10 +95,10 @@ async def test_errors_become_outcomes() -> None:
         raise ValueError("a defect")
 
     for act, reason in ((refuse, Reason.HYPERVISOR_FAILED), (fail, Reason.INTERNAL)):
-        deeds, told = performer(act)
-        deeds.begin(a_work(told))
-        await until(lambda told=told: told)  # type: ignore[misc]
-        assert told[0][1].reason is reason and not told[0][1].is_done
+        async with performer(act) as (deeds, told):
+            deeds.begin(a_work(told))
+            await until(lambda told=told: told)  # type: ignore[misc]
+            assert told[0][1].reason is reason and not told[0][1].is_done
 
 
 async def test_closing_interrupts_and_tells_nobody() -> None:
@@ -102,9 +106,9 @@ async def test_closing_interrupts_and_tells_nobody() -> None:
         await asyncio.Event().wait()
         return DONE
 
-    deeds, told = performer(act)
-    deeds.begin(a_work(told))
-    await asyncio.sleep(0)
-    await deeds.close()
-    await asyncio.sleep(0)
-    assert told == []
+    async with performer(act) as (deeds, told):
+        deeds.begin(a_work(told))
+        await asyncio.sleep(0)
+        await deeds.close()
+        await asyncio.sleep(0)
+        assert told == []
