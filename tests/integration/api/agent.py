@@ -1,9 +1,9 @@
-"""A node's agent, played by hand over the real protocol: it does what a test tells it, and remembers what it was told."""
+"""A node's agent, played by hand over the real protocol: it does what a test tells it, and remembers what it hears."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -178,6 +178,3 @@ class NodeTunnel:
         """Hangs up."""
         self._stream.cancel()
         await self._channel.close()
-
-
-Hellos = Callable[[Iterable[str]], Awaitable[list[pb.HostHello]]]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import grpc
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from moln.compute.v1 import host_service_pb2, vm_service_pb2
+from moln.compute.v1 import host_service_pb2, vm_pb2, vm_service_pb2
 from moln.iam.v1 import user_pb2, user_service_pb2
 from moln.node.v1 import node_service_pb2, node_service_pb2_grpc
 from services.api.access.table import ACCESS, Access
@@ -20,28 +24,24 @@ WHO = user_service_pb2.WhoAmIRequest()
 async def served(address: str) -> set[str]:
     """Every method that a server has, found by reflection as a client would."""
     async with grpc.aio.insecure_channel(address) as channel:
-        info = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
-
-        async def ask(**wanted: str) -> reflection_pb2.ServerReflectionResponse:
-            async def requests():  # type: ignore[no-untyped-def]
-                yield reflection_pb2.ServerReflectionRequest(**wanted)
-
-            return [answer async for answer in info(requests())][0]
-
-        services = [each.name for each in (await ask(list_services="")).list_services_response.service]
+        listed = await reflect(channel, reflection_pb2.ServerReflectionRequest(list_services=""))
         methods: set[str] = set()
-        for service in services:
-            answer = await ask(file_containing_symbol=service)
-            assert answer.file_descriptor_response.file_descriptor_proto, service
-            methods |= _methods(service, answer.file_descriptor_response.file_descriptor_proto)
+        for service in listed.list_services_response.service:
+            request = reflection_pb2.ServerReflectionRequest(file_containing_symbol=service.name)
+            answer = await reflect(channel, request)
+            methods |= _methods(service.name, answer.file_descriptor_response.file_descriptor_proto)
         return methods
 
 
-def _methods(service: str, files: object) -> set[str]:
-    from google.protobuf.descriptor_pb2 import FileDescriptorProto
+async def reflect(channel: Any, request: Any) -> Any:
+    """One question to the reflection service."""
+    call: Any = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+    return await anext(aiter(call(iter([request]))))
 
+
+def _methods(service: str, files: Iterable[bytes]) -> set[str]:
     found = set()
-    for raw in files:  # type: ignore[attr-defined]
+    for raw in files:
         file = FileDescriptorProto.FromString(raw)
         for each in file.service:
             if f"{file.package}.{each.name}" == service:
@@ -59,7 +59,8 @@ async def test_nothing_but_health_and_reflection_answers_without_credentials(api
         for method in sorted(await served(api.address)):
             if ACCESS[method] is Access.OPEN:
                 continue
-            call = channel.unary_stream(method)(b"", timeout=10)
+            ask: Any = channel.unary_stream(method)
+            call = ask(b"", timeout=10)
             assert await call.code() == grpc.StatusCode.UNAUTHENTICATED, method
 
 
@@ -186,7 +187,7 @@ async def test_what_is_not_ones_own_is_not_there(clients: Clients) -> None:
     for call in (
         ben.vms.GetVm(vm_service_pb2.GetVmRequest(id=vm.id)),
         ben.vms.TerminateVm(vm_service_pb2.TerminateVmRequest(id=vm.id)),
-        ben.vms.WaitVm(vm_service_pb2.WaitVmRequest(id=vm.id, state=4)),
+        ben.vms.WaitVm(vm_service_pb2.WaitVmRequest(id=vm.id, state=vm_pb2.VM_STATE_RUNNING)),
         ben.vms.GetVmConsoleLog(vm_service_pb2.GetVmConsoleLogRequest(id=vm.id)),
         ben.vms.UpdateVm(vm_service_pb2.UpdateVmRequest(id=vm.id)),
     ):
@@ -210,7 +211,7 @@ async def test_the_port_of_nodes_serves_no_users_and_that_of_users_no_nodes(api:
 async def test_health_answers_for_the_server_and_each_service(api: Running) -> None:
     for address in (api.address, api.nodes):
         async with grpc.aio.insecure_channel(address) as channel:
-            health = health_pb2_grpc.HealthStub(channel)
+            health: Any = health_pb2_grpc.HealthStub(channel)
             for service in {"", *{method.split("/")[1] for method in await served(address)}} - {
                 "grpc.reflection.v1alpha.ServerReflection",
             }:
@@ -220,7 +221,8 @@ async def test_health_answers_for_the_server_and_each_service(api: Running) -> N
 
 async def test_channelz_answers_administrators_only(clients: Clients, admin: Client) -> None:
     anna = await clients.user("anna")
-    answer = await channelz_pb2_grpc.ChannelzStub(admin.channel).GetServers(channelz_pb2.GetServersRequest())
+    stub: Any = channelz_pb2_grpc.ChannelzStub
+    answer = await stub(admin.channel).GetServers(channelz_pb2.GetServersRequest())
     assert answer.server
     with refused("ROLE_MISSING"):
-        await channelz_pb2_grpc.ChannelzStub(anna.channel).GetServers(channelz_pb2.GetServersRequest())
+        await stub(anna.channel).GetServers(channelz_pb2.GetServersRequest())

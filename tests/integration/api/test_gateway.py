@@ -10,8 +10,8 @@ import pytest
 from moln.compute.v1 import host_pb2, host_service_pb2, template_pb2, vm_pb2, vm_service_pb2
 from moln.node.v1 import node_service_pb2 as node_pb
 from tests.integration.api.agent import Agent, join
-from tests.integration.api.conftest import Nodes, Start
-from tests.integration.api.running import Client, Clients, Running, refused
+from tests.integration.api.conftest import Nodes
+from tests.integration.api.running import Client, Running, refused
 from tests.integration.api.world import World
 from tests.support.eventually import eventually
 

@@ -74,7 +74,7 @@ CASES = {
 
 
 def test_every_state_can_be_reached() -> None:
-    assert {name for name in CASES} == {state_name(state) for state in vm_pb2.VmState.values()} - {"UNSPECIFIED"}
+    assert set(CASES) == {state_name(state) for state in vm_pb2.VmState.values()} - {"UNSPECIFIED"}
     assert {name: state_name(case.state) for name, case in CASES.items()} == {name: name for name in CASES}
 
 
