@@ -52,7 +52,7 @@ def command() -> None:
 @click.option("--nat", is_flag=True, help="Nodes translate addresses to the outside; implies --gateway-on-node.")
 @click.option("--dns", multiple=True, help="Name server that guests are told; may be repeated.")
 @click.option("--search-domain", default="", help="Domain that guests search names in.")
-@click.option("--bridge", default="", help="Name of the bridge on nodes (default: moln and the network's id).")
+@click.option("--bridge", default="", help="Name of the bridge on nodes (default: made from the network's id).")
 @click.option("--external-bridge", metavar="BRIDGE", help="A bridge of your own, which moln leaves as it is.")
 @click.option("--mtu", type=click.IntRange(0, 65535), default=0, help="MTU in bytes (default: the kernel's).")
 @click.option("--public", is_flag=True, help="Everyone may use it.")
@@ -68,7 +68,7 @@ def create_network(
     request = CreateNetworkRequest(spec=spec, request_id=str(uuid.uuid4()), validate_only=dry_run)
     network = session.client.unary(NETWORKS.path("CreateNetwork"), request, Network)
     if dry_run:
-        click.echo("# the network would be; nothing was created\n" + yaml_text(plain(network.spec, as_text)).rstrip())
+        click.echo("# would be created; nothing was\n" + yaml_text(plain(network.spec, as_text)).rstrip())
         return
     total = network.view.addresses_total
     click.echo(

@@ -32,12 +32,13 @@ def command(session: Session, output: str) -> None:
     if output != "text":
         print_document(status, output)
         return
-    for line in status_lines(status, f"{session.cloud.name} at {session.cloud.endpoint}"):
+    name, endpoint = session.cloud.name, session.cloud.endpoint
+    for line in status_lines(status, endpoint if name == endpoint else f"{name} at {endpoint}"):
         click.echo(line)
 
 
 def status_lines(status: CloudStatus, where: str) -> list[str]:
-    """The cloud in words."""
+    """The cloud in words. Who is no administrator is told neither services nor problems, so nothing is said of them."""
     leaders = set(status.leaders.values())
     columns: tuple[Column[ProcessRecord], ...] = (
         Column("SERVICE", lambda process: process.kind),
@@ -47,9 +48,12 @@ def status_lines(status: CloudStatus, where: str) -> list[str]:
         Column("VERSION", lambda process: process.version),
         Column("PROBLEMS", lambda process: "; ".join(process.problems)),
     )
+    cloud = fields([("cloud", where), ("uid", status.cloud_uid), ("version", status.version), *_capacity(status)])
+    if not (status.processes or status.problems):
+        return cloud
     problems = [line for problem in status.problems for line in _problem_lines(problem)]
     return [
-        *fields([("cloud", where), ("uid", status.cloud_uid), ("version", status.version), *_capacity(status)]),
+        *cloud,
         *section("Services", plain_lines(columns, sorted(status.processes, key=lambda item: item.kind))),
         *(section("What is wrong", problems) or ["", "Nothing is wrong."]),
     ]

@@ -91,7 +91,7 @@ def _wait(session: Session, created: list[Vm], seconds: float, output: str) -> N
 
 
 def _show_plan(vm: Vm, count: int) -> None:
-    click.echo(f"# {'each of ' if count > 1 else ''}{count} VM{'s' if count > 1 else ''} would be; nothing was created")
+    click.echo(f"# {'each of ' if count > 1 else ''}{count} VM{'s' if count > 1 else ''} would be created; nothing was")
     click.echo(yaml_text(plain(vm.spec.template, as_text)).rstrip())
 
 
