@@ -125,31 +125,33 @@ class Supervisor:
         self._folder = folder
         self._pid = 0
         self._ended = asyncio.Event()
-        self._asked = asyncio.Event()
+        self._over = asyncio.Event()
+        """libvirtd has ended, or is to end."""
+        self._is_asked = False
 
     async def run(self) -> int:
         """Until libvirtd ends or a signal asks to stop; the exit code."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._asked.set)
-        follow_parent(os.environ, self._asked.set)
+            loop.add_signal_handler(number, self._ask)
+        follow_parent(os.environ, self._ask)
         self._pid = _spawn(self._folder)
         try:
             await self._until_ready()
             announce_ready(os.environ, {"libvirt": self._folder.uri})
-            await _first(self._ended, self._asked)
+            await self._over.wait()
         finally:
             announce_stopping(os.environ)
             await self._stop()
-        return 0 if self._asked.is_set() else 1
+        return 0 if self._is_asked else 1
 
     async def _until_ready(self) -> None:
         async with asyncio.timeout(READY_SECONDS):
             while not await asyncio.to_thread(accepts, self._folder.socket):
                 if self._ended.is_set():
                     raise StackError("libvirtd ended before it was ready; its log says why")
-                if self._asked.is_set():
+                if self._is_asked:
                     return
                 await asyncio.sleep(0.05)
 
@@ -164,20 +166,16 @@ class Supervisor:
                     await self._ended.wait()
         self._folder.erase_run()
 
+    def _ask(self) -> None:
+        self._is_asked = True
+        self._over.set()
+
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 if ended[0] == self._pid:
                     self._ended.set()
-
-
-async def _first(*events: asyncio.Event) -> None:
-    waits = [asyncio.create_task(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
+                    self._over.set()
 
 
 def prepare(folder: LibvirtdFolder) -> None:

@@ -65,17 +65,20 @@ class LibvirtConnection:
     async def call(self, work: Callable[[Raw], T], *, what: str, seconds: float | None = None) -> T:
         """`work(connection)` in a thread. Raises HypervisorError that says `what` was being attempted.
 
-        After `seconds` the caller is free again; the thread stays busy until libvirt returns.
+        After `seconds` the caller is free again; the thread stays busy until libvirt returns. A caller that is
+        cancelled goes on only when the call has ended, or after `seconds`: libvirt's calls cannot be stopped half-way.
         """
         loop = self._loop = asyncio.get_running_loop()
         limit = seconds or self._call_seconds
+        under_way = loop.run_in_executor(self._pool, self._run, work, what)
         try:
-            async with asyncio.timeout(limit):
-                return await loop.run_in_executor(self._pool, self._run, work, what)
-        except TimeoutError as err:
-            raise HypervisorError(
-                Reason.HYPERVISOR_FAILED, f"{what}: {self.uri} did not answer within {limit:g} s"
-            ) from err
+            await asyncio.wait({under_way}, timeout=limit)
+        except asyncio.CancelledError:
+            await asyncio.wait({under_way}, timeout=limit)
+            raise
+        if not under_way.done():
+            raise HypervisorError(Reason.HYPERVISOR_FAILED, f"{what}: {self.uri} did not answer within {limit:g} s")
+        return under_way.result()
 
     def listen(self, heard: Callable[[DomainEvent], None]) -> None:
         """From now on calls `heard` on the event loop of the callers when a domain has changed. Never raises."""

@@ -6,10 +6,9 @@ Run by drivers/plans.py. Must not decide when a guest is started.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from services.common.domain.errors import MolnError
 from services.common.domain.reasons import Reason
@@ -146,7 +145,7 @@ class StartGuest:
 
     async def do(self) -> None:
         """Defines and starts it."""
-        await whole(self.guests.start(self.spec))
+        await self.guests.start(self.spec)
 
     async def verify(self) -> bool:
         """It may have ended already: how is then seen by a look, and is no failure of the start."""
@@ -154,23 +153,13 @@ class StartGuest:
 
     async def undo(self) -> None:
         """Nothing of it stays in the hypervisor."""
-        await whole(remove_guest(self.guests, self.spec.uid))
+        await remove_guest(self.guests, self.spec.uid)
 
 
 async def remove_guest(guests: Guests, uid: str) -> None:
     """Pulls the plug and forgets the definition; not there: nothing happens."""
     await guests.destroy(uid)
     await guests.undefine(uid)
-
-
-async def whole(work: Coroutine[Any, Any, None]) -> None:
-    """Runs to its end even when cancelled, which then comes after: a hypervisor's call cannot be stopped half-way."""
-    task = asyncio.create_task(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
 
 
 @contextmanager

@@ -24,7 +24,6 @@ from services.hostagent.drivers.libvirt.steps import (
     StartGuest,
     as_reason,
     remove_guest,
-    whole,
 )
 from services.hostagent.drivers.plans import Step, failure, run_plan
 from services.hostagent.drivers.ports import DONE, Deed, Outcome, Work
@@ -97,7 +96,7 @@ class GuestWork:
         is_asked = work.deed in (Deed.SHUT_DOWN, Deed.HALT)
         if is_asked and not await self._guests.shut_down_within(work.uid, work.grace_s):
             outcome = Outcome(True, Reason.PLUG_PULLED, f"the guest did not shut down within {work.grace_s:g} s")
-        await whole(remove_guest(self._guests, work.uid))
+        await remove_guest(self._guests, work.uid)
         if work.deed is Deed.ERASE:
             with as_reason(Reason.ERASE_FAILED):
                 await asyncio.to_thread(folder.erase)
