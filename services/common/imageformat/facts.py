@@ -77,7 +77,8 @@ async def _ask(path: Path, form: str, what: str) -> dict[str, object]:
     try:
         report: dict[str, object] = json.loads((await run_program(words, limits=_LIMITS)).output)
     except (CommandError, ValueError) as err:
-        if isinstance(err, CommandError) and err.completed is None:
+        if isinstance(err, CommandError) and (err.completed is None or not err.completed.error_text):
+            # It was not judged: it could not be run, or was killed. The image is not to blame for that.
             raise MolnError(Reason.SERVICE_UNAVAILABLE, f"{what} cannot be looked at: {err}") from err
         raise _invalid(what, f"it is no sound {form} image: {_last_words(err, path)}") from err
     if report.get("backing-filename"):
