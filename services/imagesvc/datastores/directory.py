@@ -178,7 +178,7 @@ class Directory:
             return None
 
     def _write_mark(self) -> None:
-        fresh = self.path / f"{MARK_FILE}.new"
+        fresh = self.path / f"{MARK_FILE}.{secrets.token_hex(4)}.new"  # two may find it missing at the same time
         with fresh.open("w") as file:
             file.write(self._mark + "\n")
             file.flush()
