@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from services.common.domain.reasons import Reason
 from services.devstack.libvirtd import LibvirtdFolder, accepts
-from services.hostagent.drivers.libvirt.connection import LibvirtConnection
+from services.hostagent.drivers.libvirt.connection import HypervisorError, LibvirtConnection
 from services.hostagent.drivers.libvirt.guests import Guests
 from services.hostagent.drivers.libvirt.spec import DomainSpec, Mark
 from services.hostagent.drivers.ports import Power
@@ -42,6 +43,21 @@ async def test_guests_survive_the_death_of_libvirtd_and_the_next_one_adopts_them
         await guests.destroy(SPEC.uid)
         await guests.undefine(SPEC.uid)
         await connection.close()
+
+
+async def test_a_libvirtd_that_hangs_holds_nobody_up_and_is_found_again(running: Processes, folder: Path) -> None:
+    connection = LibvirtConnection(hypervisor.private_libvirtd(running, folder), call_seconds=1.0)
+    guests, pid = Guests(connection), int(LibvirtdFolder(folder / "libvirtd").pid_file.read_text())
+    assert await guests.all() == []
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(HypervisorError, match="did not answer within 1 s") as failed:
+            await guests.power(SPEC.uid)
+        assert failed.value.reason is Reason.HYPERVISOR_FAILED
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert await guests.all() == []
+    await connection.close()
 
 
 async def test_stopping_it_leaves_nothing_of_this_run(running: Processes, folder: Path) -> None:

@@ -71,6 +71,7 @@ class LibvirtConnection:
         loop = self._loop = asyncio.get_running_loop()
         limit = seconds or self._call_seconds
         under_way = loop.run_in_executor(self._pool, self._run, work, what)
+        under_way.add_done_callback(_take_notice)
         try:
             await asyncio.wait({under_way}, timeout=limit)
         except asyncio.CancelledError:
@@ -255,6 +256,12 @@ class Flags:
 def version_text(number: int) -> str:
     """libvirt's 7002022 as 7.2.22."""
     return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
+
+
+def _take_notice(ended: asyncio.Future[Any]) -> None:
+    """What became of a call for which nobody waits any more is not a loose end."""
+    if not ended.cancelled():
+        ended.exception()
 
 
 def _is_alive(raw: Raw) -> bool:
