@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -11,6 +12,7 @@ from moln.node.v1.node_service_pb2 import (
     TUNNEL_KIND_CONSOLE,
     TUNNEL_KIND_CONSOLE_LOG,
     OpenTunnelRequest,
+    OpenTunnelResponse,
     TunnelOrder,
 )
 from moln.node.v1.node_service_pb2_grpc import NodeServiceStub
@@ -25,7 +27,8 @@ PIECE_BYTES = 64 * 1024
 TICKET_HEADER = "moln-ticket"
 
 Dial = Callable[[str], grpc.aio.Channel]
-Stream = grpc.aio.StreamStreamCall  # type: ignore[type-arg]  # the class takes no parameters at run time
+if TYPE_CHECKING:  # the class takes no parameters at run time
+    Stream = grpc.aio.StreamStreamCall[OpenTunnelRequest, OpenTunnelResponse]
 
 
 class Tunnels:
@@ -81,7 +84,7 @@ class Tunnels:
 
 
 async def _type(console: ConsoleChannel, stream: Stream) -> None:
-    while (piece := await stream.read()) is not grpc.aio.EOF:
+    while isinstance(piece := await stream.read(), OpenTunnelResponse):
         await console.write(piece.data)
 
 

@@ -37,8 +37,8 @@ TABLE: dict[tuple[Observed, Ordered], Act] = {
     (_O.ABSENT, _W.NOTHING): Act.KEEP,
     (_O.ABSENT, _W.WAIT): Act.KEEP,
     (_O.ABSENT, _W.RUN): Act.START,
-    (_O.ABSENT, _W.OFF): Act.REST,
-    (_O.ABSENT, _W.OFF_HARD): Act.REST,
+    (_O.ABSENT, _W.OFF): Act.KEEP,
+    (_O.ABSENT, _W.OFF_HARD): Act.KEEP,
     (_O.ABSENT, _W.ERASE): Act.GONE,
     (_O.ABSENT, _W.ERASE_HARD): Act.GONE,
     (_O.ABSENT, _W.REPLACE): Act.KEEP,
@@ -120,6 +120,5 @@ INTERRUPTED_BY: dict[Doing, frozenset[Ordered]] = {
 }
 """What is under way and given up when the order becomes one of these; everything else is waited for."""
 
-CLAIMS = frozenset({Act.START})
 PAUSED = frozenset({Act.START, Act.SHUT_DOWN, Act.PLUG, Act.ERASE})
 """What is not repeated before the pause after a failure is over."""

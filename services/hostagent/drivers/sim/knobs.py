@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +45,16 @@ def with_setting(knobs: Knobs, name: str, text: str) -> Knobs:
     value = text in ("true", "1", "yes") if name == "ignore_acpi" else float(text)
     if value < 0:
         raise ValueError(f"{name} may not be negative")
-    return replace(knobs, **{name: value})  # type: ignore[arg-type]  # the name was checked above
+    changed: dict[str, Any] = {name: value}
+    return replace(knobs, **changed)
 
 
 def for_labels(knobs: Knobs, labels: Mapping[str, str]) -> Knobs:
     """The knobs as one VM's labels have them; labels that are no numbers are passed over."""
     for label, name in _LABELS.items():
         if label in labels:
-            knobs = replace(knobs, **{name: number(labels, label, getattr(knobs, name))})
+            changed: dict[str, Any] = {name: number(labels, label, getattr(knobs, name))}
+            knobs = replace(knobs, **changed)
     if "sim.ignore_acpi" in labels:
         knobs = replace(knobs, ignore_acpi=labels["sim.ignore_acpi"] == "true")
     return knobs
