@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
+
 from moln.compute.v1 import template_pb2
+from moln.network.v1 import network_pb2
 from services.api.index.catalog import Catalog
-from services.common.domain.errors import MolnError
+from services.common.domain.errors import MolnError, invalid
 from services.common.domain.reasons import Reason
 
 
@@ -16,6 +19,8 @@ def check_room(template: template_pb2.VmTemplate, catalog: Catalog, demand: dict
             continue
         given = catalog.leases.get(nic.network_id, set())
         field = f"template.nics[{number}]"
+        if nic.ipv4 and not _is_in_ranges(nic.ipv4, network.value):
+            raise invalid(f"{field}.ipv4", f"{nic.ipv4} is in no range of network {network.value.name}")
         if nic.ipv4 and nic.ipv4 in given:
             problem = f"{nic.ipv4} of network {network.value.name} is given out; wish for another, or for none"
             raise MolnError(Reason.ADDRESS_TAKEN, f"{field}.ipv4: {problem}", fields=[(f"{field}.ipv4", problem)])
@@ -31,3 +36,9 @@ def check_room(template: template_pb2.VmTemplate, catalog: Catalog, demand: dict
                 Reason.ADDRESSES_EXHAUSTED, f"{field}.network: {problem}", fields=[(f"{field}.network", problem)]
             )
         demand[nic.network_id] = wanted
+
+
+def _is_in_ranges(text: str, network: network_pb2.NetworkSpec) -> bool:
+    address = int(IPv4Address(text))
+    firsts = [(int(IPv4Address(each.first_ipv4)), each.size) for each in network.ranges]
+    return any(first <= address < first + size for first, size in firsts)

@@ -9,8 +9,7 @@ from services.api.core.verbs import VERBS, Executor, Verb, check_verb, next_inte
 from services.common.domain.errors import MolnError
 from services.common.domain.reasons import ErrorKind, Reason
 
-S, D = vm_pb2.VmState, vm_pb2.DesiredState
-D_VALUES = [vm_pb2.DesiredState.Value(name) for name in D.keys()]  # noqa: SIM118  no dictionary
+S = vm_pb2.VmState
 STATES = [state for state in S.values() if state != vm_pb2.VM_STATE_UNSPECIFIED]
 CARRIED_OUT = [verb for verb, row in VERBS.items() if row.executor is not Executor.NONE]
 
@@ -76,7 +75,7 @@ def test_a_verb_that_nobody_carries_out_is_refused_as_such_in_every_state(verb: 
 @pytest.mark.parametrize("verb", list(DESIRED))
 def test_a_verb_changes_what_is_desired_and_counts_it(verb: Verb) -> None:
     for state in VERBS[verb].allowed:
-        for desired in D_VALUES:
+        for desired in DESIRED.values():
             before = intent(desired)
             after = next_intent(verb, VERBS[verb], state, before, is_hard=False)
             assert before == intent(desired), "the stored intent is never touched"
