@@ -20,6 +20,7 @@ from typing import Any
 
 from services.devstack.cleanup import leftovers
 from services.devstack.errors import StackError
+from services.devstack.findings import mounts_under
 from services.devstack.layout import Folder
 from services.devstack.moln_commands import Moln
 from services.devstack.networks import choose_network
@@ -32,6 +33,9 @@ _REMEDY = (
 MEMORY = "128M"
 BOOT_SECONDS = 90.0
 STEPS = 9
+_GIVEN = {
+    "vms": "VMs", "cpu_percent_used": "% of a core", "memory_mib_used": "MiB of memory", "disk_mib_used": "MiB of disk",
+}  # fmt: skip
 _TEMPLATE = """\
 # The shape of each guest; `moln explain template` says what else can stand here.
 vcpus: 1
@@ -56,7 +60,7 @@ class Demo:
     def __init__(self, work: Path) -> None:
         self._work = work
         self._state = work / "cloud"
-        self._moln = Moln(self._state, _say)
+        self._moln = Moln(self._state, work / "cache", _say)
         self._nonce = secrets.token_hex(8)
         self._step = 0
         self._bridges: set[str] = set()
@@ -85,7 +89,10 @@ class Demo:
         bridges = [path.name for path in Path("/sys/class/net").iterdir() if path.name in self._bridges]
         if bridges:
             raise StackError(f"still there: the bridge {bridges[0]}")
-        _say("Nothing is left: no process, no bridge, no file.")
+        mounts = mounts_under(self._state)
+        if mounts:
+            raise StackError(f"still mounted: {mounts[0]}")
+        _say("Nothing is left: no process, no bridge, no mount, no file.")
 
     def _start(self) -> None:
         self._tell("Starting a cloud of its own on this machine: etcd, four services, and one node for real guests.")
@@ -133,9 +140,8 @@ class Demo:
         for what, text in wanted.items():
             if text not in log:
                 raise StackError(f"the console of demo-1 does not show {what} ({text})")
-        for line in log.splitlines():
-            if line.startswith(("demo:", "moln-guest:")):
-                _say(f"  {line.strip()}")
+        for line in re.findall(r"demo: my nonce.*|moln-guest: .* ready", log):
+            _say(f"  {line.strip()}")
         _say(f"The guest knows {', '.join(wanted)}.")
 
     def _until_logged(self, vm: str, pattern: str) -> str:
@@ -179,7 +185,7 @@ class Demo:
         self._tell("Showing that host, leases and disks are as before the VMs.")
         after = self._holdings()
         for what, found in after.items():
-            _say(f"  {what}: {found if found else 'none'}")
+            _say(f"  {what}: {found or 'none'}")
             if found != before[what]:
                 raise StackError(f"{what} differ: {before[what]} before, {found} after")
 
@@ -189,8 +195,12 @@ class Demo:
         leases = self._moln.read("net", "leases", "demo-net")
         disks = sorted(str(path.relative_to(self._state)) for path in (self._state / "node").rglob("*.qcow2")
                        if "cache" not in path.parts)  # fmt: skip
-        given = {name: host.get(name, 0) for name in ("vms", "cpu_percent_used", "memory_mib_used", "disk_mib_used")}
-        return {"given out of the host": given, "leases": leases, "disks on the node": disks}
+        given = {word: host.get(name, 0) for name, word in _GIVEN.items()}
+        return {
+            "given out of the host": ", ".join(f"{number} {word}" for word, number in given.items()),
+            "leases": [lease["ipv4"] for lease in leases],
+            "disks on the node": disks,
+        }
 
     def _tell(self, text: str) -> None:
         self._step += 1
