@@ -35,6 +35,7 @@ from moln.node.v1.node_service_pb2 import (
     Welcome,
 )
 from moln.node.v1.node_service_pb2_grpc import NodeServiceServicer, add_NodeServiceServicer_to_server
+from tests.support.eventually import eventually
 
 Place = tuple[int, int]
 CLOUD_UID = "00000000-0000-4000-8000-0000000c10d0"
@@ -175,6 +176,10 @@ class FakeGateway(NodeServiceServicer):
         """Ends all streams."""
         for stream in self.streams:
             stream.out.put_nowait(None)
+
+    async def has_streams(self, hellos: int) -> None:
+        """Returns when so many streams have been opened and the last one is there."""
+        await eventually(lambda: len(self.hellos) == hellos and self.streams, what="a stream is opened")
 
     def release_acks(self) -> None:
         """Sends the answers that were held back, and holds no more."""

@@ -85,9 +85,12 @@ class Link:
         session: Session,
         metrics: LinkMetrics,
         backoff: Backoff | None = None,
+        *,
+        unheard_s: float = UNHEARD_S,
     ) -> None:
         self._addresses, self._dial, self._session, self._metrics = list(addresses), dial, session, metrics
         self._backoff = backoff or Backoff(first=0.2, most=5.0)
+        self._unheard_s = unheard_s
         self._wake = asyncio.Event()
         self._dropping = asyncio.Event()
         self._held_until = 0.0
@@ -179,8 +182,8 @@ class Link:
             self._heartbeat += 1
             self._wake.set()
             await asyncio.sleep(interval)
-            if time.monotonic() - self._heard > UNHEARD_S:
-                raise StreamLost(f"no heartbeat was acknowledged for {UNHEARD_S:g} s")
+            if time.monotonic() - self._heard > self._unheard_s:
+                raise StreamLost(f"no heartbeat was acknowledged for {self._unheard_s:g} s")
 
     async def _watch_drop(self) -> None:
         await self._dropping.wait()
