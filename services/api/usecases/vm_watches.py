@@ -20,7 +20,7 @@ from services.common.filters import Filter, parse
 from services.common.store import Store
 
 _CHUNK = 500
-_REMEMBERED = 100_000
+REMEMBERED = 100_000
 """VMs that are gone and still told to those who resume a watch."""
 _DONE = compose.frame(9, compose.number(1, GONE.state))
 
@@ -28,20 +28,19 @@ _DONE = compose.frame(9, compose.number(1, GONE.state))
 class VmWatches:
     """All watchers of this process."""
 
-    def __init__(self, store: Store, cloud: CloudIndex, streams: Streams, remembered: int = _REMEMBERED) -> None:
+    def __init__(self, store: Store, cloud: CloudIndex, streams: Streams) -> None:
         self._store = store
         self._cloud = cloud
         self._streams = streams
         self._watchers: set[_Watcher] = set()
         self._oldest = store.cache.revision
-        self._remembered = remembered
         self._gone: deque[tuple[int, VmRecord]] = deque()
         cloud.vms.on_change(self._changed)
 
     def _changed(self, record: VmRecord, _: set[str]) -> None:
         if record.intent is None and record.is_empty:
             self._gone.append((record.revision, record))
-            if len(self._gone) > self._remembered:
+            if len(self._gone) > REMEMBERED:
                 self._oldest = self._gone.popleft()[0]
         for watcher in self._watchers:
             watcher.changed[record.key_id] = record
