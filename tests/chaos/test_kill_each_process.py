@@ -18,13 +18,13 @@ PROCESSES = ("etcd", "api", "scheduler", "imagesvc", "netsvc", "sim")
 VMS = 200
 HOSTS = 20
 SETTLE_SECONDS = 120.0
-SLOW_STARTS = "set start_jitter_s 3.0\n"
+SLOW_STARTS = {"MOLN_HOSTAGENT_SIM_START_JITTER_S": "3.0"}
 """Simulated guests take up to so long to start: the burst lasts long enough to be hit in its middle."""
 
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    with a_stack("--sim-hosts", str(HOSTS), "--no-real-host") as running:
+    with a_stack("--sim-hosts", str(HOSTS), "--no-real-host", environment=SLOW_STARTS) as running:
         yield running
 
 
@@ -53,7 +53,6 @@ def test_a_burst_survives_the_kill_of_each_process_in_turn(
 
 
 def _burst_with_kill(stack: Stack, api: StackApi, journal: Path, name: str, threshold: int) -> None:
-    _make_starts_slow(stack)
     ids = api.create(template_pb2.VmTemplate(memory_mib=64, disks=[template_pb2.DiskTemplate(size_mib=16)]), VMS)
     eventually_sync(lambda: api.count("RUNNING") >= threshold, within=SETTLE_SECONDS)
     assert api.count("RUNNING") <= 150, "the burst was nearly over before the kill"
@@ -65,12 +64,6 @@ def _burst_with_kill(stack: Stack, api: StackApi, journal: Path, name: str, thre
     api.terminate(ids)
     eventually_sync(lambda: not api.vms(), what=f"all are gone after the kill of {name}", within=SETTLE_SECONDS)
     _check_nothing_left(api, journal, name)
-
-
-def _make_starts_slow(stack: Stack) -> None:
-    """Said anew for each burst: an agent that was killed has begun with its settings."""
-    with (stack.folder.state_of("sim") / "sim" / "control").open("a") as commands:
-        commands.write(SLOW_STARTS)
 
 
 def _check_running_once(api: StackApi, journal: Path, name: str) -> None:

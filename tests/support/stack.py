@@ -119,10 +119,11 @@ class Stack:
 
 
 @contextmanager
-def a_stack(*words: str) -> Iterator[Stack]:
-    """A stack that is up; all of it is gone afterwards, also when the test fails."""
+def a_stack(*words: str, environment: Mapping[str, str] | None = None) -> Iterator[Stack]:
+    """A stack that is up; all of it is gone afterwards, also when the test fails. Its processes see `environment`."""
     parent = Path(tempfile.mkdtemp(prefix="moln-t-"))
     stack = Stack(parent)
+    stack.environment.update(environment or {})
     try:
         stack.up(*words)
         yield stack
