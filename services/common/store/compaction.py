@@ -1,6 +1,7 @@
 """Compaction: revisions older than ten minutes are forgotten, never those that a keeper of the history still needs.
 
-One leader runs it. It also removes the lane keys of processes that are gone.
+One leader runs it. It also removes the lane keys of processes that are gone, and lets etcd take writes again where it
+ran out of space and has room now.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from moln.etcd.v1 import etcd_pb2 as pb
 from services.common.obs.logs import get_logger
@@ -20,6 +22,7 @@ from services.common.store.listing import current_revision
 from services.common.store.settings import StoreSettings
 
 log = get_logger("store")
+DEFRAGMENT_SECONDS = 120.0
 Floor = Callable[[], int | None]
 """The revision that must be kept, with all after it: the slowest keeper's. None where nobody needs any."""
 
@@ -32,6 +35,7 @@ class Compactor:
     ) -> None:
         self._client = client
         self._cache = cache
+        self._settings = settings
         self._keep = settings.keep_history
         self._clock = clock
         self._seen: deque[tuple[float, int]] = deque()
@@ -62,7 +66,28 @@ class Compactor:
                 raise
         self.compacted = target
         await self._remove_lanes(target)
+        await self._end_alarms()
         return target
+
+    async def _end_alarms(self) -> None:
+        """Where etcd has stopped for want of space: gives free space back to the file system and lets it go on."""
+        alarms = (await self._client.alarm(pb.AlarmRequest().SerializeToString())).alarms
+        for alarm in [alarm for alarm in alarms if alarm.alarm == pb.ALARM_TYPE_NOSPACE]:
+            log.warning("etcd ran out of space, defragmenting", member=f"{alarm.member_id:x}")
+            for place in self._settings.endpoints:
+                await self._defragment(place)
+            end = pb.AlarmRequest(action=pb.AlarmRequest.ALARM_ACTION_DEACTIVATE, member_id=alarm.member_id)
+            end.alarm = alarm.alarm
+            await self._client.alarm(end.SerializeToString())
+
+    async def _defragment(self, place: str) -> None:
+        """One member; it answers nothing else meanwhile."""
+        client = await EtcdClient.connect(replace(self._settings, endpoints=(place,)))
+        try:
+            await client.authenticate()
+            await client.defragment(pb.DefragmentRequest().SerializeToString(), timeout=DEFRAGMENT_SECONDS)
+        finally:
+            await client.close()
 
     def _due(self, now: float) -> int:
         """The newest revision that is old enough; it stays known, for a floor that holds it back."""

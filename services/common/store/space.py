@@ -13,6 +13,8 @@ from services.common.store.txn import Txn
 log = get_logger("store")
 CREATES_UP_TO = 0.70
 WRITES_UP_TO = 0.85
+FILE_UP_TO = 0.95
+"""Share of the quota up to which the size of etcd's file does not matter, for what is free in it is used again."""
 OBJECT_PART = "/spec"
 """The transaction that puts an object's spec where there was none creates the object."""
 
@@ -39,15 +41,16 @@ class Space:
     async def look(self) -> None:
         """Asks etcd now."""
         status = await self._client.status(pb.StatusRequest().SerializeToString())
-        self.used = status.db_size
-        self.share = status.db_size / (status.db_size_quota or self._quota)
+        quota = status.db_size_quota or self._quota
+        self.used = max(status.db_size_in_use, status.db_size if status.db_size > FILE_UP_TO * quota else 0)
+        self.share = self.used / quota
 
     def check(self, txn: Txn) -> None:
         """StoreFull where there is no room for what the transaction does. Deletions always pass."""
         if self.share < CREATES_UP_TO:
             return
         if self.share >= WRITES_UP_TO and (txn.sizes or txn.folds):
-            raise StoreFull(f"{self._taken()}: only deletions pass; delete objects, then compact and defragment etcd")
+            raise StoreFull(f"{self._taken()}: only deletions pass; delete objects or raise etcd's quota")
         if any(name.endswith(OBJECT_PART) for name in txn.absent_keys):
             raise StoreFull(f"{self._taken()}: nothing new is created; delete objects or raise etcd's quota")
 

@@ -109,14 +109,18 @@ async def _fill(full: EtcdServer) -> None:
             with pytest.raises(StoreFull, match="only deletions pass"):
                 await store.commit(txn)
         store.space.share = 0.0
-        big = [Txn().put(key("thing", id, "big"), bytes(900_000)) for id in range(100, 130)]
-        results = await store.commit_all(big)
-        assert isinstance(results[-1], StoreFull)
+        await eventually(lambda: _is_full_after_another(store))
         store.space.share = 0.0
         results = await store.commit_all([Txn().delete(spec(1)), Txn().present(spec(9)).delete(spec(9))])
         assert isinstance(results[0], int)
         assert value_of(store, 1) is None
         assert "condition 'present' does not hold" in str(results[1])
+        await store.commit(Txn().delete_prefix("/moln/thing/"))
+        compactor = Compactor(store.client, store.cache, replace(full.settings, keep_history=0.0))
+        assert await compactor.step(None) > 0
+        await store.commit(create(3))
+        await store.space.look()
+        assert store.space.share < 0.5
 
 
 def _raw_put(name: str, value: bytes) -> bytes:
@@ -156,6 +160,15 @@ async def test_compaction_removes_what_dead_processes_left_of_their_lanes(etcd: 
         assert {kv.key.split(b"/")[3].decode() for kv in await lanes(store)} == {store.process.uuid}
     async with opened(etcd.settings) as store:
         assert not await lanes(store)
+
+
+async def _is_full_after_another(store: Store) -> bool:
+    number = len(store.cache.ids("thing"))
+    try:
+        await store.commit(Txn().put(key("thing", 100 + number, "big"), bytes(900_000)))
+    except StoreFull:
+        return True
+    return False
 
 
 async def lanes(store: Store) -> list[pb.KeyValue]:
