@@ -41,8 +41,8 @@ class Moln:
         """Runs a command in silence and returns what it prints."""
         try:
             done = subprocess.run(
-                self._command(words), env=self._variables(words), stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                check=False, timeout=SECONDS,
+                self._command(words), env=self._variables(words), stdin=subprocess.DEVNULL, capture_output=True,
+                text=True, check=False, timeout=SECONDS,
             )  # fmt: skip
         except subprocess.TimeoutExpired as err:
             raise StackError(f"`moln {shlex.join(words)}` did not end within {SECONDS:g} s") from err
