@@ -81,7 +81,7 @@ def ssh(
 
 def _address(vm: Vm) -> str:
     if state_of(vm) != "RUNNING":
-        raise CliError(f"{VMS.title(vm)} is {state_of(vm)}, not RUNNING {why(vm)}".rstrip(), Exit.REFUSED)
+        raise CliError(f"{VMS.title(vm)} is {state_of(vm)}, not RUNNING: {why(vm)}".rstrip(": "), Exit.REFUSED)
     addresses = [vm.view.ipv4, *(guest for status in vm.statuses for guest in status.guest_addresses)]
     found = next(filter(None, addresses), "")
     if not found:
