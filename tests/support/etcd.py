@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import signal
@@ -23,8 +22,8 @@ from tests.support.ports import free_port
 from tests.support.processes import MARK
 from tests.support.real import programs, real_part
 
-PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
+DIES_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
+"""The kernel ends it when this process ends, however that happens. (A function before exec would make Python fork.)"""
 
 
 class EtcdServer:
@@ -73,9 +72,8 @@ class EtcdServer:
         mark = f"{os.getpid()}-{_start_time()}-etcd"
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                [*self._command(), *self._flags], cwd=self.folder,
+                [*DIES_WITH_PARENT, *self._command(), *self._flags], cwd=self.folder,
                 env={**os.environ, MARK: mark}, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                preexec_fn=_die_with_parent,
             )  # fmt: skip
         if self._waits:
             eventually_sync(self._answers, what=f"etcd answers at {self.endpoint}")
@@ -131,11 +129,6 @@ class EtcdServer:
         if self._process is not None:
             self._process.wait()
             self._process = None
-
-
-def _die_with_parent() -> None:
-    """In the child: the kernel ends it when this process ends, however that happens."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _all_of(connection: socket.socket) -> bytes:

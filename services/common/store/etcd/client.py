@@ -170,6 +170,8 @@ class EtcdClient:
 def named(err: grpc.aio.AioRpcError) -> StoreUnavailable | Refused:
     """What the failure of a call means."""
     code, said = err.code(), err.details() or "no details"
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "too many requests" in said:
+        return StoreUnavailable(f"etcd is overloaded: {said}")
     if code in MAYBE:
         return StoreUnavailable(f"etcd does not answer: {said} ({code.name})", may_have_happened=True)
     return Refused(code.name, said)
