@@ -10,9 +10,12 @@ from services.api.access.table import ACCESS, Access
 from services.common.domain.caller import Caller
 from services.common.domain.errors import MolnError
 from services.common.domain.reasons import Reason
+from services.common.resources.front import MIN_REVISION_HEADER
 from services.common.rpc.call import Call, current_call
 from services.common.store import Store
 
+STRONG = "STRONG"
+"""Stands for the newest revision there is."""
 _WAIT_S = 10.0
 
 
@@ -68,13 +71,13 @@ class ApiGate:
 
     def _wait(self, call: Call) -> Awaitable[None] | None:
         """Waits until the cache has what the client has seen already: `moln-min-revision`, or STRONG for the newest."""
-        wanted = call.header("moln-min-revision")
+        wanted = call.header(MIN_REVISION_HEADER)
         if not wanted:
             return None
-        if wanted == "STRONG":
+        if wanted == STRONG:
             return self._wait_newest()
         if not wanted.isdigit():
-            raise MolnError(Reason.FIELD_INVALID, "metadata moln-min-revision: takes a revision or STRONG")
+            raise MolnError(Reason.FIELD_INVALID, f"metadata {MIN_REVISION_HEADER}: takes a revision or {STRONG}")
         revision = int(wanted)
         return self._store.cache.wait(revision, _WAIT_S) if revision > self._store.cache.revision else None
 

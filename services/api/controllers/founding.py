@@ -26,7 +26,8 @@ _log = get_logger("founding")
 async def found_cloud(store: Store, cloud: CloudIndex, token_file: Path) -> None:
     """Makes what a new cloud needs. Writes the token to a file of mode 0600 before the user exists.
 
-    A token file without its user (a crash between the two, or a purged store) is used again.
+    A token file without its user (a crash between the two, or a purged store) is used again. Of several processes that
+    start at once, one founds; the others leave no file.
     """
     now = Timestamp()
     now.GetCurrentTime()
@@ -48,15 +49,20 @@ async def found_cloud(store: Store, cloud: CloudIndex, token_file: Path) -> None
         cause=common_pb2.Cause(actor="<api>", reason="FOUND", time=now),
         schema_version=SCHEMA_VERSION,
     )
-    await _commit_once(store, creation(user_id, spec, token))
+    if not await _commit_once(store, creation(user_id, spec, token)):
+        token_file.unlink(missing_ok=True)
+        return
     _log.info("cloud founded", administrator=ADMIN, token_file=str(token_file))
 
 
-async def _commit_once(store: Store, txn: Txn) -> None:
+async def _commit_once(store: Store, txn: Txn) -> bool:
+    """Whether it was this process that did it."""
     try:
         await store.commit(txn)
     except Conflict:
         await catch_up(store)
+        return False
+    return True
 
 
 def _token(file: Path) -> str:

@@ -6,22 +6,25 @@ Only the leader of a service answers; its record says where it is. A call that c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
-from services.api.access.gate import caller_of_call
+from services.api.access.gate import STRONG, caller_of_call
 from services.common.domain.errors import MolnError
 from services.common.domain.reasons import Reason
+from services.common.resources.front import MIN_REVISION_HEADER
 from services.common.rpc.call import Context, current_call
 from services.common.rpc.channel import ClientTls, Deadline, connect
 from services.common.rpc.frame import REVISION_HEADER
 from services.common.rpc.secret import secret_headers
 from services.common.rpc.server import RpcServer
-from services.common.store import Store
+from services.common.store import Store, StoreStale
 
+_WAIT_FOR_CACHE_S = 2.0
 _WAIT_FOR_LEADER_S = 5.0
 _RETRY_S = 0.1
 
@@ -62,7 +65,7 @@ class Forwarder:
     def _unary(self, owner: str, path: str, kind: str, timeout: float) -> Callable[[Any, Context], Awaitable[bytes]]:
         async def forward(request: Any, context: Context) -> bytes:
             channel = await self._channel(owner)
-            call = getattr(channel, kind)(path)(request, timeout=timeout, metadata=caller_of_call().to_metadata())
+            call = getattr(channel, kind)(path)(request, timeout=timeout, metadata=self._metadata())
             answer: bytes = await call
             await self._pass_revision(call)
             return answer
@@ -74,17 +77,27 @@ class Forwarder:
     ) -> Callable[[Any, Context], AsyncIterator[bytes]]:
         async def forward(request: Any, context: Context) -> AsyncIterator[bytes]:
             channel = await self._channel(owner)
-            call = getattr(channel, kind)(path)(request, timeout=timeout, metadata=caller_of_call().to_metadata())
+            call = getattr(channel, kind)(path)(request, timeout=timeout, metadata=self._metadata())
             async for answer in call:
                 yield answer
             await self._pass_revision(call)
 
         return forward
 
+    def _metadata(self) -> list[tuple[str, str]]:
+        """Who calls, and how new the answer must be: STRONG was waited for here, so this process's revision will do."""
+        wanted = current_call().header(MIN_REVISION_HEADER)
+        if wanted == STRONG:
+            wanted = str(self._store.cache.revision)
+        return [*caller_of_call().to_metadata(), *([(MIN_REVISION_HEADER, wanted)] if wanted else [])]
+
     async def _pass_revision(self, call: Any) -> None:
+        """Hands the revision on; and waits for it, so that the caller's next request here finds what he has made."""
         for name, value in await call.trailing_metadata() or ():
-            if name == REVISION_HEADER:
+            if name == REVISION_HEADER and str(value).isdigit():
                 current_call().add_trailer(REVISION_HEADER, str(value))
+                with contextlib.suppress(StoreStale):
+                    await self._store.cache.wait(int(value), _WAIT_FOR_CACHE_S)
 
     async def _channel(self, owner: str) -> grpc.aio.Channel:
         """The channel to the leader; waits a little for one, as after a leader's end."""
