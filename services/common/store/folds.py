@@ -18,7 +18,9 @@ class Folded:
     bases: dict[str, bytes | None] = field(default_factory=dict)
     """The values started from."""
     values: dict[str, bytes | None] = field(default_factory=dict)
-    """The values ended with; equal to the base where nobody changed it."""
+    """The values ended with."""
+    changed: set[str] = field(default_factory=set)
+    """Keys that somebody changed, also where the end is the base again: then they are written all the same."""
     accepted: list[Member] = field(default_factory=list)
     """Members that take effect, in their order."""
     refused: list[tuple[Member, Exception]] = field(default_factory=list)
@@ -37,7 +39,7 @@ class Folded:
                 compare.target = pb.Compare.COMPARE_TARGET_VALUE
                 compare.value = base
             value = self.values[key]
-            if value is not None and value != base:
+            if value is not None and key in self.changed:
                 put = request.success.add().request_put
                 put.key, put.value = compare.key, value
         return request.SerializeToString()
@@ -61,6 +63,7 @@ def fold_all(members: Sequence[Member], bases: Values) -> Folded:
         except Exception as err:  # noqa: BLE001  whatever a caller's rule raises is that caller's answer
             done.refused.append((member, err))
             continue
+        done.changed.update(key for key, value in fresh.items() if value != done.values[key])
         done.values.update(fresh)
         done.accepted.append(member)
     return done

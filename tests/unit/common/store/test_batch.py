@@ -140,6 +140,12 @@ def test_folds_that_change_nothing_compare_and_write_nothing() -> None:
     assert (len(request.compare), len(request.success)) == (1, 0)
 
 
+def test_folds_that_come_back_to_where_they_began_are_written() -> None:
+    done = fold_all([member(add(1, 10)), member(add(-1, 10))], {K: b"1"})
+    request = pb.TxnRequest.FromString(done.request())
+    assert [step.request_put.value for step in request.success] == [b"1"]
+
+
 def test_a_refusal_is_explained_by_the_first_condition_that_fails_of_each_member() -> None:
     guard = Leadership("x", 5)
     members = [
