@@ -34,30 +34,32 @@ class DatastoreWatch:
         self._active = active
         self._metrics = metrics
         self._swept: set[str] = set()
+        self._one_at_a_time = asyncio.Lock()
         self._log = get_logger("datastores")
 
     async def step(self) -> None:
         """Looks at all datastores once."""
         free: dict[str, int] = {}
-        for parts in list(self._catalog.datastores()):
-            status = await self._look(parts)
-            free[parts.spec.name] = status.free_mib * MIB if status.is_ready else -1
+        for datastore_id in [parts.datastore_id for parts in self._catalog.datastores()]:
+            await self.look(datastore_id)
+            if (parts := self._catalog.datastore(datastore_id)) is not None:
+                free[parts.spec.name] = parts.status.free_mib * MIB if parts.status.is_ready else -1
         self._metrics.show_datastores(free)
 
     async def look(self, datastore_id: int) -> None:
-        """Looks at one."""
-        parts = self._catalog.datastore(datastore_id)
-        if parts is not None:
-            await self._look(parts)
+        """Looks at one; nobody else does at the same time."""
+        async with self._one_at_a_time:
+            parts = self._catalog.datastore(datastore_id)
+            if parts is not None:
+                await self._look(parts)
 
-    async def _look(self, parts: DatastoreParts) -> DatastoreStatus:
+    async def _look(self, parts: DatastoreParts) -> None:
         directory = self._catalog.directory(parts)
         status = await asyncio.to_thread(_measure, directory, parts)
         if status.is_ready and parts.spec.uid not in self._swept:
             await self._sweep(directory, parts)
         if _is_notable(parts.status, status):
             await self._write(parts, status)
-        return status
 
     async def _sweep(self, directory: Directory, parts: DatastoreParts) -> None:
         """Once in a leadership: what a process that is no more has begun is taken away."""
