@@ -47,7 +47,8 @@ async def main(settings: NetsvcSettings, run: Run) -> None:
         revision=lambda: store.cache.revision,
     )
     address = str(server.listen(settings.listen, tls=settings.tls()))
-    process = ProcessInfo(LEADER, address, version(), settings.metrics_address)
+    advertised = settings.advertise or address
+    process = ProcessInfo(LEADER, advertised, version(), settings.metrics_address)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
             await Store.open(settings.store(), keys=TABLE, kinds=KINDS, process=process)
@@ -58,7 +59,7 @@ async def main(settings: NetsvcSettings, run: Run) -> None:
         await stack.enter_async_context(server)
         background = await stack.enter_async_context(Background())
         reign = Reign(store, front, run.clock, NetsvcMetrics(run.metrics))
-        background.start(store.lead(LEADER, address, reign.lead), name="lead")
+        background.start(store.lead(LEADER, advertised, reign.lead), name="lead")
         stack.push_async_callback(server.set_serving, False)
         await server.set_serving(True)
         run.ready({"grpc": address})

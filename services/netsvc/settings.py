@@ -22,6 +22,7 @@ class NetsvcSettings:
     etcd_cert: Path | None = option(None, "Certificate that is shown to etcd.")
     etcd_key: Path | None = option(None, "Key of that certificate.")
     listen: str = option("127.0.0.1:2636", "Where the api reaches this service (port 0: any free one).")
+    advertise: str = option("", "Address of `listen` as the api sees it; empty: the one it listens on.")
     service_secret_file: Path = option(
         Path("/etc/moln/service.secret"), "File with the secret that moln's services share; readable by its owner only."
     )

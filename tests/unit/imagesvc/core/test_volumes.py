@@ -21,7 +21,7 @@ def known(state: ImageState = ImageState.IMAGE_STATE_READY, message: str = "") -
 
 
 def only(disk: DiskTemplate, image: Known | None = None) -> Volume | Refused:
-    found = volumes(VmTemplate(disks=[disk]), {1: image}.get if image else {}.get)
+    found = volumes(VmTemplate(disks=[disk]), lambda _: image)
     return found if isinstance(found, Refused) else found[0]
 
 
