@@ -92,6 +92,8 @@ def _say(message: str, code: Exit) -> int:
 
 def main() -> None:
     """The command `moln`."""
+    # What gRPC's core writes to standard error is for its developers; a user gets one line of ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     if "_MOLN_COMPLETE" in os.environ:
         root.main(prog_name="moln", complete_var="_MOLN_COMPLETE", obj=Session())
     sys.exit(run(sys.argv[1:]))
