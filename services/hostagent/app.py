@@ -7,12 +7,14 @@ import gc
 import importlib.metadata
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import grpc
 
+from services.common.domain.errors import MolnError
 from services.common.domain.keys import SCHEMA_VERSION
 from services.common.obs.logs import get_logger
 from services.common.obs.loops import LoopCounts
@@ -24,6 +26,7 @@ from services.hostagent.controllers.identity import Identity, find_identity
 from services.hostagent.controllers.life import Life
 from services.hostagent.controllers.link import Link
 from services.hostagent.controllers.outbox import Outbox
+from services.hostagent.controllers.racing import until_one_ends
 from services.hostagent.controllers.reconciler import Guests, Reconciler
 from services.hostagent.controllers.sweep import TICK_S, Sweep
 from services.hostagent.controllers.timers import Timers
@@ -38,6 +41,7 @@ from services.hostagent.metrics import AgentMetrics
 from services.hostagent.settings import Settings
 from services.hostagent.storage.fetch import ImageSource
 
+T = TypeVar("T")
 CONTROL_S = 0.2
 STREAM_S = 3600.0
 GC_THRESHOLDS = (50_000, 20, 100)
@@ -48,14 +52,31 @@ async def main(settings: Settings, run: Run) -> None:
     """Runs the agent until it is asked to stop."""
     gc.set_threshold(*GC_THRESHOLDS)
     with _alone(settings.state_dir):
-        identity = await find_identity(
+        joining = find_identity(
             settings.identity_file, settings.join_token, settings.api_addresses, lambda to: _dial(settings, to)
         )
+        identity = await _unless_stopped(run, joining)
+        if identity is None:
+            return
         async with AsyncExitStack() as stack:
             timers = Timers()
             stack.callback(timers.close)
             driver = await _driver(settings, identity, timers, stack)
             await _Agent(settings, run, identity, timers, driver).run(stack)
+
+
+async def _unless_stopped(run: Run, work: Coroutine[Any, Any, T]) -> T | None:
+    """What the work returns; None where the process is asked to stop before it has."""
+    results: list[T] = []
+
+    async def keep() -> None:
+        results.append(await work)
+
+    if run.is_stopping:
+        work.close()
+    else:
+        await until_one_ends(keep(), run.stopped(), expected=(MolnError, SettingsError))
+    return results[0] if results else None
 
 
 class _Agent:
@@ -83,9 +104,7 @@ class _Agent:
         self.reconciler = Reconciler(guests, life, outbox, timers)
         self.sweep = Sweep(host_ids, driver, self.reconciler)
         version = importlib.metadata.version("moln")
-        self.hosts = HostReporter(
-            identity.hosts, driver, self.reconciler.orphans, version, lambda: self.link.wake()
-        )
+        self.hosts = HostReporter(identity.hosts, driver, self.reconciler.orphans, version, lambda: self.link.wake())
         self.session = AgentSession(
             identity.hosts, driver.boot_id, version, self.reconciler, outbox, self.hosts,
             lambda order: self.tunnels.open(order), self.sweep.ask_all,
@@ -97,7 +116,9 @@ class _Agent:
     async def run(self, stack: AsyncExitStack) -> None:
         """Adopts what runs, connects, and works until the process is asked to stop."""
         self._driver.listen(self.reconciler.see)
-        await self.sweep.first()
+        await _unless_stopped(self._run, self.sweep.first())
+        if self._run.is_stopping:
+            return
         async with self._background as background:
             for loop in self._all_loops():
                 background.start(loop.run(), name=loop.name)

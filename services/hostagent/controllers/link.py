@@ -196,4 +196,3 @@ async def _read(stream: Stream) -> ConnectResponse:
         raise StreamLost(f"the gateway ended it: {await stream.details() or (await stream.code()).name}")
     assert isinstance(response, ConnectResponse)  # noqa: S101  for the type checker
     return response
-

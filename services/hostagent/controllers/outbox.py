@@ -27,9 +27,7 @@ class Outbox:
     def put(self, guest: Guest, status: VmStatus, *, is_claim: bool = False, is_gone: bool = False) -> None:
         """Sends a copy of `status`, as soon as what is on its way for the same guest has been answered."""
         self._sequence += 1
-        report = VmReport(
-            vm_id=guest.vm_id, sequence=self._sequence, is_claim=is_claim, is_gone=is_gone, status=status
-        )
+        report = VmReport(vm_id=guest.vm_id, sequence=self._sequence, is_claim=is_claim, is_gone=is_gone, status=status)
         if guest.in_flight is None:
             guest.in_flight = report
             self._send(guest)

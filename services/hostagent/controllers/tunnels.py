@@ -54,6 +54,8 @@ class Tunnels:
             self._log.info("tunnel ended", vm_id=order.vm_id, code=err.code().name, error=err.details())
         except asyncio.InvalidStateError:
             return  # the gateway has ended the call while something was being said
+        except Exception as err:  # noqa: BLE001  the loop runner's counterpart: a tunnel must not take the agent along
+            self._log.error("tunnel failed", vm_id=order.vm_id, error=repr(err), exc_info=err)
 
     async def _carry(self, order: TunnelOrder, stream: Stream) -> None:
         try:

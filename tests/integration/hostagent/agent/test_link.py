@@ -47,9 +47,7 @@ class Talk:
 
 
 def a_link(gateway: FakeGateway, talk: Talk, unheard_s: float = 30.0) -> Loop:
-    link = Link(
-        [gateway.address], grpc.aio.insecure_channel, talk, talk, Backoff(0.01, 0.05), unheard_s=unheard_s
-    )
+    link = Link([gateway.address], grpc.aio.insecure_channel, talk, talk, Backoff(0.01, 0.05), unheard_s=unheard_s)
     return Loop("link", link.step, interval=60)
 
 

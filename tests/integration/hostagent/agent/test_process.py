@@ -57,6 +57,13 @@ async def test_a_wrong_token_is_one_clear_line(folder: Path, running: Processes,
     assert "join token is wrong" in agent.output() and "Traceback" not in agent.output()
 
 
+async def test_an_agent_that_waits_for_the_cloud_can_be_stopped(folder: Path, running: Processes) -> None:
+    agent = fresh(folder, running)
+    agent.start("--join", "one-time", "--api", "127.0.0.1:1")
+    await eventually(lambda: (agent.state / "agent.lock").exists())
+    assert await agent.stop() == 0
+
+
 async def test_a_node_that_has_not_joined_is_told_how(folder: Path, running: Processes) -> None:
     agent = fresh(folder, running)
     agent.start()

@@ -151,9 +151,7 @@ class Agent:
         return self.outbox.take(1000)
 
     def answer(self, report: VmReport, reason: str = "") -> None:
-        ack = ReportAck(
-            host_id=HOST, vm_id=report.vm_id, sequence=report.sequence, is_stored=not reason, reason=reason
-        )
+        ack = ReportAck(host_id=HOST, vm_id=report.vm_id, sequence=report.sequence, is_stored=not reason, reason=reason)
         self.reconciler.take_acks([ack])
 
     def guest(self, vm_id: int = 7) -> Guest:

@@ -57,9 +57,7 @@ def test_no_order_is_nothing() -> None:
         (vm_pb2.DESIRED_STATE_SUSPENDED, False, Ordered.WAIT),
     ],
 )
-def test_the_desired_state_says_what_is_ordered(
-    desired: vm_pb2.DesiredState, is_hard: bool, expected: Ordered
-) -> None:
+def test_the_desired_state_says_what_is_ordered(desired: vm_pb2.DesiredState, is_hard: bool, expected: Ordered) -> None:
     made = order(desired)
     made.intent.is_hard = is_hard
     assert ordered(made, None) is expected
