@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from fnmatch import translate
 from typing import Generic, TypeVar
 
-from services.common.domain.errors import MolnError
+from services.common.domain.errors import MolnError, invalid
 from services.common.domain.reasons import Reason
 
 T = TypeVar("T")
@@ -147,4 +147,4 @@ def _values(key: str, value: str, vocabulary: Vocabulary[T], field_name: str) ->
 
 
 def _invalid(field_name: str, problem: str) -> MolnError:
-    return MolnError(Reason.FILTER_INVALID, f"{field_name}: {problem}", fields=[(field_name, problem)])
+    return invalid(field_name, problem, reason=Reason.FILTER_INVALID)

@@ -6,7 +6,7 @@ import base64
 import binascii
 from typing import NamedTuple
 
-from services.common.domain.errors import MolnError
+from services.common.domain.errors import MolnError, invalid
 from services.common.domain.reasons import Reason
 
 DEFAULT_SIZE = 1_000
@@ -61,4 +61,4 @@ def _fields(token: str) -> tuple[str, str, str, str]:
 
 
 def _invalid(problem: str) -> MolnError:
-    return MolnError(Reason.PAGE_TOKEN_INVALID, f"page_token: {problem}", fields=[("page_token", problem)])
+    return invalid("page_token", problem, reason=Reason.PAGE_TOKEN_INVALID)

@@ -8,7 +8,7 @@ from typing import TypeVar
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
-from services.common.domain.errors import MolnError, invalid
+from services.common.domain.errors import invalid
 from services.common.domain.reasons import Reason
 
 M = TypeVar("M", bound=Message)
@@ -45,7 +45,7 @@ def _check(target: Message, path: str, allowed: Collection[str], field: str) -> 
     if any(path == root or path.startswith(f"{root}.") for root in allowed):
         return
     problem = f"'{path}' cannot be changed; what can: {_listed(allowed)}"
-    raise MolnError(Reason.FIELD_IMMUTABLE, f"{field}: {problem}", fields=[(field, problem)])
+    raise invalid(field, problem, reason=Reason.FIELD_IMMUTABLE)
 
 
 def _exists(message: Message, names: list[str]) -> bool:

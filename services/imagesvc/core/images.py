@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from moln.image.v1.image_pb2 import ImageDesired, ImageIntent, ImageSource, ImageState, ImageStatus
 from moln.image.v1.image_service_pb2 import CreateImageRequest
 from services.common.domain.caller import Caller, Capability
-from services.common.domain.errors import MolnError, invalid
+from services.common.domain.errors import invalid
 from services.common.domain.ids import check_name
 from services.common.domain.reasons import Reason
 from services.common.resources.labels import check_labels
@@ -43,7 +43,7 @@ def check_free_fields(
     """The fields that may be changed later too. `path` stands before their names, with its dot."""
     if is_public and not caller.is_admin:
         problem = "makes an image everyone's, which only administrators may do"
-        raise MolnError(Reason.ROLE_MISSING, f"{path}is_public: {problem}", fields=[(f"{path}is_public", problem)])
+        raise invalid(f"{path}is_public", problem, reason=Reason.ROLE_MISSING)
     check_labels(f"{path}labels", labels)
     if len(description.encode()) > MAX_DESCRIPTION_BYTES:
         raise invalid(f"{path}description", f"is longer than {MAX_DESCRIPTION_BYTES} bytes")

@@ -97,7 +97,7 @@ class Datastores:
         for other in self._catalog.datastores():
             if other.spec.name == name:
                 problem = f"there is a datastore {name} already; choose another name"
-                raise MolnError(Reason.NAME_TAKEN, f"create datastore: {problem}", fields=[("name", problem)])
+                raise invalid("name", problem, reason=Reason.NAME_TAKEN)
             if other.spec.path == path:
                 raise invalid("path", f"datastore {other.spec.name} is there already; choose another folder")
 

@@ -13,7 +13,7 @@ from moln.image.v1.image_service_pb2 import (
     UpdateImageRequest,
 )
 from services.common.domain.caller import Caller
-from services.common.domain.errors import MolnError
+from services.common.domain.errors import MolnError, invalid
 from services.common.domain.reasons import Reason
 from services.common.filters import parse
 from services.common.resources.front import Front
@@ -162,7 +162,7 @@ class Images:
         if not vms:
             return
         shown = ", ".join(map(str, vms[:10])) + (f" and {len(vms) - 10} more" if len(vms) > 10 else "")
-        problem = f"{'VM' if len(vms) == 1 else 'VMs'} {shown} use it; terminate them first"
+        problem = f"{f'VM {shown} uses' if len(vms) == 1 else f'VMs {shown} use'} it; terminate them first"
         raise MolnError(Reason.IMAGE_IN_USE, f"delete image {parts.spec.name}: {problem}")
 
     def _visible(self, image_id: int, caller: Caller) -> ImageParts:
@@ -198,4 +198,4 @@ def _no_datastore(datastore_id: int) -> MolnError:
 
 def _name_taken(name: str, caller: Caller) -> MolnError:
     problem = f"{caller.name} has an image {name} already; choose another name"
-    return MolnError(Reason.NAME_TAKEN, f"create image: {problem}", fields=[("name", problem)])
+    return invalid("name", problem, reason=Reason.NAME_TAKEN)

@@ -88,12 +88,12 @@ def check_beside(spec: NetworkSpec, others: Iterable[NetworkSpec]) -> None:
         is_shared = spec.bridge == other.bridge and spec.kind == other.kind == NetworkKind.NETWORK_KIND_EXTERNAL_BRIDGE
         if spec.bridge == other.bridge and not is_shared:
             problem = f"network {other.name} uses the bridge {spec.bridge}; choose another name, or none for a default"
-            raise MolnError(Reason.BRIDGE_TAKEN, problem, fields=[(f"{FIELD}.bridge", problem)])
+            raise invalid(f"{FIELD}.bridge", problem, reason=Reason.BRIDGE_TAKEN)
         if is_shared:
             _check_ranges_apart(spec, other)
         elif IPv4Network(spec.cidr).overlaps(IPv4Network(other.cidr)):
             problem = f"{spec.cidr} overlaps {other.cidr} of network {other.name}; choose another range of addresses"
-            raise MolnError(Reason.NETWORK_OVERLAPS, problem, fields=[(f"{FIELD}.cidr", problem)])
+            raise invalid(f"{FIELD}.cidr", problem, reason=Reason.NETWORK_OVERLAPS)
 
 
 def _check_ranges_apart(spec: NetworkSpec, other: NetworkSpec) -> None:
@@ -101,7 +101,7 @@ def _check_ranges_apart(spec: NetworkSpec, other: NetworkSpec) -> None:
         for theirs in ranges.spans(other):
             if mine.overlaps(theirs) or mine.shares_macs(theirs):
                 problem = f"{_shown(mine)} overlaps {_shown(theirs)} of network {other.name} on the same bridge"
-                raise MolnError(Reason.NETWORK_OVERLAPS, problem, fields=[(f"{FIELD}.ranges[{place}]", problem)])
+                raise invalid(f"{FIELD}.ranges[{place}]", problem, reason=Reason.NETWORK_OVERLAPS)
 
 
 def _check_kind(spec: NetworkSpec) -> None:
@@ -129,7 +129,7 @@ def _check_rights(spec: NetworkSpec, caller: Caller) -> None:
 
 def _admins_only(name: str, effect: str) -> MolnError:
     problem = f"{effect}, which only administrators may do"
-    return MolnError(Reason.ROLE_MISSING, f"{FIELD}.{name}: {problem}", fields=[(f"{FIELD}.{name}", problem)])
+    return invalid(f"{FIELD}.{name}", problem, reason=Reason.ROLE_MISSING)
 
 
 def _check_bridge(spec: NetworkSpec) -> None:

@@ -23,7 +23,7 @@ from moln.network.v1.network_service_pb2 import (
 )
 from moln.operations.v1.records_pb2 import CloudRecord
 from services.common.domain.caller import Caller
-from services.common.domain.errors import MolnError
+from services.common.domain.errors import MolnError, invalid
 from services.common.domain.keys import SCHEMA_VERSION
 from services.common.domain.reasons import Reason
 from services.common.filters import parse
@@ -245,4 +245,4 @@ def _missing(network_id: int, caller: Caller) -> MolnError:
 
 def _name_taken(name: str, caller: Caller) -> MolnError:
     problem = f"{caller.name} has a network {name} already; choose another name"
-    return MolnError(Reason.NAME_TAKEN, f"create network: {problem}", fields=[("spec.name", problem)])
+    return invalid("spec.name", problem, reason=Reason.NAME_TAKEN)
