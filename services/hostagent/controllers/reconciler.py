@@ -180,7 +180,7 @@ class Reconciler:
         if before is None or before.intent.generation != order.intent.generation or before.is_erase != order.is_erase:
             guest.not_before = 0.0
             guest.ordered_at = now
-        is_unknown = guest.status is None and guest.doing is Doing.NOTHING
+        is_unknown = (guest.status is None or guest.status.attempt == 0) and guest.doing is Doing.NOTHING
         if is_unknown and order.HasField("status") and order.status.epoch == order.epoch:
             guest.status = order.status
             guest.not_before = order.status.not_before.seconds

@@ -307,6 +307,17 @@ def test_what_the_store_knows_is_taken_over_where_the_node_knows_nothing(agent: 
     assert claim.is_claim and claim.status.attempt == 5
 
 
+def test_a_running_guest_of_which_nothing_is_remembered_counts_on_from_the_store(driver: ScriptedDriver) -> None:
+    driver.domains[7] = Domain(7, "uid-7", 1, is_running=True)
+    agent = Agent(driver, ManualTimers())
+    order = an_order(generation=2)
+    order.status.CopyFrom(VmStatus(uid="uid-7", host_id=HOST, epoch=1, attempt=4, phase=vm_pb2.VM_PHASE_RUNNING))
+    agent.order(order)
+    agent.connect()
+    (report,) = said(agent)
+    assert (report.status.attempt, report.status.observed_generation) == (4, 2) and driver.begun == []
+
+
 def test_a_marked_guest_without_an_order_is_an_orphan_and_never_touched(driver: ScriptedDriver) -> None:
     driver.domains[7] = Domain(7, "uid-7", 1, is_running=True)
     agent = Agent(driver, ManualTimers())
