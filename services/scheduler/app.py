@@ -12,6 +12,7 @@ from services.common.domain.keys import KEYS
 from services.common.rpc import RpcServer, read_service_secret, secret_gate
 from services.common.runtime import Background, Run
 from services.common.store import KeyTable, ProcessInfo, Store
+from services.common.version import version
 from services.scheduler.controllers.placement import Placement
 from services.scheduler.metrics import SchedulerMetrics
 from services.scheduler.servicers.scheduler import SchedulerServicer
@@ -40,7 +41,7 @@ async def main(settings: SchedulerSettings, run: Run) -> None:
     server = RpcServer(run.metrics, gate=secret_gate(secret))
     address = str(server.listen(settings.listen, tls=settings.tls()))
     advertised = settings.advertise or address
-    process = ProcessInfo(LEADER, advertised, metrics_address=settings.metrics_address)
+    process = ProcessInfo(LEADER, advertised, version(), settings.metrics_address)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
             await Store.open(settings.store(), keys=TABLE, kinds=KINDS, process=process)
