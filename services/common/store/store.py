@@ -133,6 +133,9 @@ class Store:
                 found.append(result if isinstance(result, Exception) else await result)
             except Exception as err:  # noqa: BLE001  each has its own answer, whatever it is
                 found.append(err)
+            except asyncio.CancelledError:
+                _disown(results)
+                raise
         return found
 
     def _submitted(self, txn: Txn, wait: bool) -> asyncio.Future[int] | Exception:
@@ -198,6 +201,13 @@ class Store:
         while True:
             self.group.sweep(asyncio.get_running_loop().time())
             await asyncio.sleep(SWEEP_SECONDS)
+
+
+def _disown(results: Sequence[asyncio.Future[int] | Exception]) -> None:
+    """Nobody waits for these any more: what they end with is not to be logged as forgotten."""
+    for result in results:
+        if isinstance(result, asyncio.Future):
+            result.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
 def _lane(group: GroupCommit, lane: Lane) -> Callable[[], Awaitable[None]]:
