@@ -75,10 +75,20 @@ def test_no_shell_and_no_mock() -> None:
     assert faults == []
 
 
+OUTSIDE_OF_GROUPS = {
+    # Opened by one function and closed by another, which awaits all of them; each loop outlives its own failures.
+    "services/common/store/store.py",
+    # Awaited in the same function, also when that is cancelled: what must not be left half-way.
+    "services/imagesvc/datastores/incoming.py",
+}
+
+
 def test_tasks_are_started_in_groups_only() -> None:
     """A task that nobody awaits loses its exceptions and outlives what started it."""
     faults = []
     for path in python_files("services"):
+        if name_of(path) in OUTSIDE_OF_GROUPS:
+            continue
         for node in ast.walk(TREES[path]):
             if isinstance(node, ast.Attribute) and node.attr in {"create_task", "ensure_future"}:
                 owner = ast.unparse(node.value)
