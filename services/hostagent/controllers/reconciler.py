@@ -82,11 +82,14 @@ class Reconciler:
                 self._answer(guest, ack)
 
     def take_complete(self, host_id: int, vm_ids: Iterable[int]) -> None:
-        """All orders of the host have been sent: what is here and not among them is an orphan, and left alone."""
+        """All orders of the host have been sent: what is here and not among them is an orphan, and left alone.
+
+        `vm_ids` are those that the host has to keep; what it was ordered to erase is no orphan either.
+        """
         ordered = set(vm_ids)
         self._complete.add(host_id)
         for guest in list(self.guests.by_host.get(host_id, {}).values()):
-            if guest.vm_id in ordered:
+            if guest.vm_id in ordered or (guest.order is not None and guest.order.is_erase):
                 continue
             guest.order = None
             if not guest.is_here and guest.doing in (Doing.NOTHING, Doing.LEAVING):

@@ -331,6 +331,20 @@ def test_a_marked_guest_without_an_order_is_an_orphan_and_never_touched(driver: 
     assert driver.begun == [] and driver.domains[7].is_running
 
 
+def test_a_guest_that_was_terminated_while_the_agent_was_away_is_erased(driver: ScriptedDriver) -> None:
+    driver.domains[7] = Domain(7, "uid-7", 1, is_running=True)
+    agent = Agent(driver, ManualTimers())
+    agent.connect()
+    said(agent)
+    agent.order(an_order(is_erase=True))
+    agent.reconciler.take_complete(HOST, [])
+    assert agent.reconciler.orphans(HOST) == []
+    while driver.begun and driver.domains.get(7) is not None:
+        driver.finish(7)
+    (gone,) = agent.take()
+    assert gone.is_gone
+
+
 def test_a_guest_of_the_same_number_and_another_uid_is_an_orphan(agent: Agent, driver: ScriptedDriver) -> None:
     start(agent)
     agent.reconciler.compare(
