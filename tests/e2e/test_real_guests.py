@@ -1,129 +1,147 @@
-"""Real guests by QEMU, from nothing to running and back, through the command."""
+"""Real guests by QEMU, by the command line: they boot, read their context, talk, and survive their agent."""
 
 from __future__ import annotations
 
-import os
 import re
-import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from services.devstack.cleanup import leftovers
+from services.devstack.findings import mounts_under
 from tests.support.eventually import eventually_sync
-from tests.support.stack import Stack
+from tests.support.real import needs_root, programs, real_part
+from tests.support.stack import Stack, a_stack
 
 pytestmark = pytest.mark.timeout(600)
-BOOT_SECONDS = 150.0
-MEMORY = "128M"
+ROOT = Path(__file__).resolve().parents[2]
+TEMPLATE = """\
+cpu_percent: 20
+memory_mib: 128
+disks: [{image: guest}]
+context:
+  variables: {QUOTED: "it's $(reboot) \\"quoted\\""}
+  start_script: echo "the variable is $QUOTED"
+"""
 
 
-def _create(stack: Stack, name: str, *words: str | Path) -> dict[str, Any]:
-    stack.moln("vm", "create", name, "--image", "guest", "--memory", MEMORY, "--cpu-percent", "20", "--wait", *words)
-    vm: dict[str, Any] = stack.read("vm", "show", name)
-    return vm
+@pytest.fixture(scope="module")
+def real_stack() -> Iterator[Stack]:
+    real_part("QEMU", programs("qemu-system-x86_64", "qemu-img", "libvirtd", "busybox", "xorriso"))
+    real_part("root", needs_root)
+    with a_stack("--real-host") as stack:
+        image = stack.path.parent / "guest.qcow2"
+        command = [sys.executable, "-m", "services.devstack.guestimage", "--output", str(image)]
+        subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
+        stack.moln("image", "create", "guest", "--path", image)
+        (stack.path.parent / "guest.yaml").write_text(TEMPLATE)
+        yield stack
 
 
-def _says(stack: Stack, name: str, pattern: str) -> str:
-    """Waits for the guest to write something on its console; returns the whole log."""
+@pytest.fixture
+def stack(real_stack: Stack) -> Iterator[Stack]:
+    yield real_stack
+    if real_stack.read("vm", "list"):
+        real_stack.moln("vm", "terminate", "--filter", "name=*", "--hard", "--yes", "--wait")
 
-    def found() -> str:
-        log = stack.moln("vm", "console", name, "--log")
+
+def create(stack: Stack, name: str, *words: str) -> None:
+    stack.moln("vm", "create", name, "-f", stack.path.parent / "guest.yaml", "--wait", *words)
+
+
+def until_logged(stack: Stack, vm: str, pattern: str) -> str:
+    """The console's log, once it shows the pattern."""
+
+    def seen() -> str:
+        log = stack.run("vm", "console", vm, "--log").stdout
         return log if re.search(pattern, log) else ""
 
-    return eventually_sync(found, what=f"{name} writes {pattern}", within=BOOT_SECONDS)
+    return eventually_sync(seen, what=f"{vm} shows {pattern}", within=120)
 
 
-def _qemus(stack: Stack) -> dict[str, int]:
-    """uid → process id of the guests that QEMU runs for this stack."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        try:
-            words = (entry / "cmdline").read_text().split("\0") if entry.name.isdigit() else []
-        except OSError:
-            continue
-        if words and "qemu-system" in words[0] and str(stack.path) in " ".join(words) and "-uuid" in words:
-            found[words[words.index("-uuid") + 1]] = int(entry.name)
-    return found
+def guests(stack: Stack) -> set[int]:
+    """Process ids of QEMU."""
+    return {item.pid for item in leftovers(stack.folder) if item.title.startswith("qemu")}
 
 
-def _gone(stack: Stack, name: str) -> None:
-    stack.moln("vm", "terminate", name, "--hard", "--yes", "--wait")
+def test_a_guest_reads_its_context_and_nothing_of_it_reaches_a_shell_unquoted(stack: Stack) -> None:
+    create(stack, "web")
+    log = until_logged(stack, "web", "moln-guest: .*ready")
+    address = stack.read("vm", "show", "web")["view"]["ipv4"]
+    assert f"hostname=web eth0={address}/" in log
+    assert 'the variable is it\'s $(reboot) "quoted"' in log
 
 
-def test_a_guest_boots_reads_its_context_and_answers_on_its_network(real_stack: Stack, tmp_path: Path) -> None:
-    script = tmp_path / "start.sh"
-    script.write_text('#!/bin/sh\necho "start script: $GREETING"\n')
-    greeting = 'it\'s "quoted" $HOME `id`'
-    vm = _create(real_stack, "web", "--start-script", script, "--variable", f"GREETING={greeting}")
-    log = _says(real_stack, "web", r"moln-guest: .*ready")
-    assert "hostname=web" in log
-    assert f"={vm['view']['ipv4']}/" in log
-    assert f"start script: {greeting}" in log
-    done = real_stack.processes.start(["ping", "-c", "2", "-W", "5", vm["view"]["ipv4"]], name="ping")
-    assert done.wait(30) == 0, real_stack.processes.output("ping")
-    _gone(real_stack, "web")
+def test_what_is_typed_on_the_console_is_answered(stack: Stack) -> None:
+    create(stack, "web")
+    until_logged(stack, "web", "moln-guest: .*ready")
+    words = [sys.executable, "-m", "services.cli", "--cloud", str(stack.path), "vm", "console", "web"]
+    process = subprocess.Popen(words, env=stack.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"echo $((6 * 7)) is the answer\n")
+    process.stdin.flush()
+    found = any(b"42 is the answer" in line for line in process.stdout)
+    process.kill()
+    process.communicate()
+    assert found
 
 
-def test_a_guest_is_powered_off_and_on_with_the_same_address_and_disk(real_stack: Stack) -> None:
-    before = _create(real_stack, "cycle")
-    _says(real_stack, "cycle", r"moln-guest: .*ready")
-    real_stack.moln("vm", "poweroff", "cycle", "--wait")
-    assert before["uid"] not in _qemus(real_stack)
-    real_stack.moln("vm", "resume", "cycle", "--wait")
-    after = real_stack.read("vm", "show", "cycle")
-    assert after["view"]["ipv4"] == before["view"]["ipv4"]
-    assert before["uid"] in _qemus(real_stack)
-    assert int(after["statuses"][0]["attempt"]) == 2
-    _gone(real_stack, "cycle")
+def test_power_off_and_on_keeps_disk_and_address(stack: Stack) -> None:
+    create(stack, "web")
+    until_logged(stack, "web", "moln-guest: .*ready")
+    before = stack.read("vm", "show", "web")["view"]["ipv4"]
+    stack.moln("vm", "poweroff", "web", "--wait")
+    assert guests(stack) == set()
+    stack.moln("vm", "resume", "web", "--wait")
+    assert stack.read("vm", "show", "web")["view"]["ipv4"] == before
+    assert len(guests(stack)) == 1
 
 
-def test_an_agent_killed_under_a_running_guest_adopts_it(real_stack: Stack) -> None:
-    vm = _create(real_stack, "adopted")
-    _says(real_stack, "adopted", r"moln-guest: .*ready")
-    process = _qemus(real_stack)[vm["uid"]]
-    agent = real_stack.pid("node")
-    os.kill(agent, signal.SIGKILL)
-    eventually_sync(lambda: real_stack.pid("node") not in (0, agent), what="another agent runs")
-    eventually_sync(
-        lambda: (
-            real_stack.read("host", "show", "node-1")["view"]["state"] == "UP"
-            and real_stack.read("vm", "show", "adopted")["view"]["state"] == "RUNNING"
-        ),
-        what="host and guest are known again",
-        within=60,
-    )
-    assert _qemus(real_stack)[vm["uid"]] == process, "the guest was started anew"
-    assert real_stack.read("vm", "show", "adopted")["statuses"][0]["attempt"] == 1
-    _gone(real_stack, "adopted")
+def test_guests_run_on_while_their_agent_is_killed_and_are_adopted(stack: Stack) -> None:
+    create(stack, "web")
+    create(stack, "db")
+    running = guests(stack)
+    assert len(running) == 2
+    former = stack.pid("node")
+    stack.kill("node")
+    eventually_sync(lambda: stack.pid("node") not in (0, former))
+    eventually_sync(lambda: {vm["view"]["state"] for vm in stack.read("vm", "list")} == {"RUNNING"}, within=60)
+    assert guests(stack) == running
+    stack.moln("vm", "terminate", "web", "db", "--hard", "--yes", "--wait")
+    assert guests(stack) == set()
 
 
-def test_a_guest_that_is_killed_behind_molns_back_is_started_again(real_stack: Stack) -> None:
-    vm = _create(real_stack, "killed")
-    os.kill(_qemus(real_stack)[vm["uid"]], signal.SIGKILL)
-    eventually_sync(lambda: _runs_again(real_stack, "killed"), what="it runs a second time", within=90)
-    _gone(real_stack, "killed")
+def test_kept_guests_run_on_without_the_stack_and_are_adopted_by_the_next(stack: Stack) -> None:
+    create(stack, "web")
+    stack.down()
+    stack.up("--keep-guests")
+    stack.moln("vm", "wait", "web")
+    running = guests(stack)
+    assert len(running) == 1
+    stack.down()
+    assert guests(stack) == running
+    assert stack.run_as({}, "doctor", "--state", str(stack.path)).returncode == 0
+    stack.up()
+    stack.moln("vm", "wait", "web")
+    assert guests(stack) == running
 
 
-def test_after_termination_nothing_of_a_guest_is_left(real_stack: Stack) -> None:
-    vm = _create(real_stack, "last")
-    _gone(real_stack, "last")
-    assert real_stack.run("vm", "show", "last").returncode == 4
-    assert vm["uid"] not in _qemus(real_stack)
-    assert not [path for path in real_stack.folder.state_of("node").rglob("*") if vm["uid"] in str(path)]
-    assert real_stack.read("net", "leases", "default") == []
-    assert real_stack.read("user", "show", "admin").get("usage", {}) == {}
-
-
-def test_an_image_in_use_cannot_be_deleted(real_stack: Stack) -> None:
-    _create(real_stack, "user-of-image", "--no-net")
-    refused = real_stack.run("image", "delete", "guest", "--yes")
-    assert refused.returncode == 5
-    assert "user-of-image" in refused.stderr or "use" in refused.stderr
-    _gone(real_stack, "user-of-image")
-
-
-def _runs_again(stack: Stack, name: str) -> bool:
-    vm = stack.read("vm", "show", name)
-    attempts = [int(status.get("attempt", 0)) for status in vm.get("statuses", [])]
-    return attempts == [2] and vm["view"]["state"] == "RUNNING"
+def test_the_end_of_a_stack_leaves_no_process_bridge_or_mount(stack: Stack) -> None:
+    create(stack, "web")
+    bridges = {network["spec"]["bridge"] for network in stack.read("net", "list")}
+    assert any(Path(f"/sys/class/net/{name}").exists() for name in bridges)
+    stack.down()
+    assert leftovers(stack.folder) == []
+    assert [name for name in bridges if Path(f"/sys/class/net/{name}").exists()] == []
+    assert mounts_under(stack.path) == []
+    tables = subprocess.run(["nft", "list", "tables"], check=True, capture_output=True, text=True).stdout
+    assert [name for name in bridges if name in tables] == []
+    stack.up()
+    stack.moln("vm", "wait", "web")
+    stack.moln("vm", "terminate", "web", "--hard", "--yes", "--wait")
+    tables = subprocess.run(["nft", "list", "tables"], check=True, capture_output=True, text=True).stdout
+    assert [name for name in bridges if name in tables] == []
