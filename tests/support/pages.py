@@ -16,7 +16,9 @@ from typing import Self
 
 _BLOCK = re.compile(r"(?:^<!-- (not run|file): (?P<note>.*?) -->\n)?^```(?P<kind>\w+)\n(?P<body>.*?)^```$", re.M | re.S)
 _WORD = re.compile(r"[A-Za-z][A-Za-z_-]{2,}")
-_REFUSALS = ("ERROR:", "error:", "moln: ", "Error:")
+_REFUSALS = ("ERROR:", "moln: ")
+_TELLS = "moln dev"
+"""What prints lines of the same form when all goes well."""
 _END = "-- end of step --"
 
 
@@ -32,7 +34,7 @@ class Step:
     @property
     def is_refused(self) -> bool:
         """Whether the page shows the command fail."""
-        return bool(self.printed) and self.printed[0].startswith(_REFUSALS)
+        return bool(self.printed) and self.printed[0].startswith(_REFUSALS) and not self.command.startswith(_TELLS)
 
     def words(self) -> set[str]:
         """What must be found in the output. Figures, ids and what an ellipsis touches differ from run to run."""
