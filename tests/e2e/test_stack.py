@@ -102,6 +102,7 @@ def test_doctor_repairs_the_record_of_a_killed_stack(own: Stack) -> None:
     assert (healthy.returncode, healthy.stdout) == (0, "nothing is left over and nothing is wrong\n")
 
 
+@pytest.mark.long
 def test_a_process_that_is_killed_is_started_again(own: Stack) -> None:
     before = own.pid("scheduler")
     own.kill("scheduler")
@@ -115,6 +116,7 @@ def test_the_folder_and_what_is_secret_in_it_are_closed_to_others(own: Stack) ->
     assert own.path.joinpath("etcd").stat().st_mode & 0o077 == 0 or own.path.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.long
 def test_purge_leaves_no_file_and_no_entry(folder: Path) -> None:
     with a_stack(*SIM) as stack:
         stack.down("--purge")
@@ -122,6 +124,7 @@ def test_purge_leaves_no_file_and_no_entry(folder: Path) -> None:
         assert stack.read("dev", "status") == []
 
 
+@pytest.mark.long
 def test_more_simulated_hosts_are_added_and_stay(own: Stack) -> None:
     own.down()
     own.up("--sim-hosts", "5")
