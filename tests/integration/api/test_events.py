@@ -69,7 +69,8 @@ async def test_the_life_of_a_vm_is_told_step_by_step(admin: Client, nodes: Nodes
             admin,
             [
                 (vm_id, "", "PENDING"), (vm_id, "PENDING", "STARTING"), (vm_id, "STARTING", "STARTING"),
-                (vm_id, "STARTING", "RUNNING"), (vm_id, "RUNNING", "TERMINATING"), (vm_id, "TERMINATING", "TERMINATING"), (vm_id, "TERMINATING", ""),
+                (vm_id, "STARTING", "RUNNING"), (vm_id, "RUNNING", "TERMINATING"),
+                (vm_id, "TERMINATING", "TERMINATING"), (vm_id, "TERMINATING", ""),
             ],
         )  # fmt: skip
     assert [event.name for event in found] == ["web"] * 7
