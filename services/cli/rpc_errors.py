@@ -95,8 +95,9 @@ def to_cli_error(failure: Failure, endpoint: str) -> CliError:
 
 
 def _further_fields(failure: Failure) -> list[str]:
-    """Lines for the fields that the message does not name itself."""
-    return [f"  {path}: {problem}" for path, problem in failure.fields if path not in failure.message]
+    """Lines for the fields of which the message does not speak itself."""
+    said = failure.message
+    return [f"  {path}: {problem}" for path, problem in failure.fields if path not in said and problem not in said]
 
 
 def _short(words: str) -> str:
