@@ -28,7 +28,8 @@ from services.devstack.nodes import REAL_HOST
 
 GUESTS = 3
 _REMEDY = (
-    "apt-get install qemu-system-x86 qemu-utils libvirt-daemon libvirt-daemon-driver-qemu, and be root or allowed sudo"
+    "apt-get install qemu-system-x86 qemu-utils libvirt-daemon libvirt-daemon-driver-qemu, and, where you are not root "
+    "and sudo asks for a password, run it as `sudo make demo`"
 )
 MEMORY = "128M"
 BOOT_SECONDS = 90.0
