@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
 import click
@@ -28,6 +29,7 @@ from services.cli.waiting import wait_for_all
 
 F = TypeVar("F", bound=Callable[..., Any])
 WAIT_SECONDS = 120.0
+AT_A_TIME = 16
 _PREFIX = "VM_STATE_"
 _WAITABLE = {
     name.removeprefix(_PREFIX).lower().replace("_", "-"): cast(VmState, number)
@@ -217,14 +219,21 @@ def _chosen(client: Client, names: Sequence[str], condition: str) -> Sequence[Vm
 
 
 def _act(client: Client, method: str, requests: Sequence[Message], vms: Sequence[Vm]) -> None:
-    """Asks for each; one that is refused does not keep the others from it."""
-    errors: list[CliError] = []
-    for request, vm in zip(requests, vms, strict=True):
+    """Asks for each, several at a time; one that is refused does not keep the others from it."""
+
+    def ask(request: Message, vm: Vm) -> Vm | CliError:
         try:
-            after = client.unary(VMS.path(method), request, Vm)
-            click.echo(f"{VMS.title(vm)} is {state_of(after)}")
+            return client.unary(VMS.path(method), request, Vm)
         except CliError as err:
-            errors.append(CliError(f"{VMS.title(vm)}: {err.message}", err.code, reason=err.reason))
+            return CliError(f"{VMS.title(vm)}: {err.message}", err.code, reason=err.reason)
+
+    errors: list[CliError] = []
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        for after in pool.map(ask, requests, vms):
+            if isinstance(after, CliError):
+                errors.append(after)
+            else:
+                click.echo(f"{VMS.title(after)} is {state_of(after)}")
     if errors:
         raise CliError("\nmoln: ".join(error.message for error in errors), errors[0].code, reason=errors[0].reason)
 
