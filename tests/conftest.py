@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support import ports, processes, real
 
-# Tests start programs by fork and exec; gRPC's own handlers at a fork would now and then break the child before its exec.
+# Tests start programs by fork and exec; gRPC's own handlers at a fork would now and then break the child in between.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 # The time an example takes says nothing on a machine that does other work; failures print how to repeat them.

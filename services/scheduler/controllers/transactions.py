@@ -38,8 +38,8 @@ class Transactions:
 
     def bind(self, record: VmRecord) -> Txn | None:
         """Gives the VM the host that it is bound for. Compares: leadership, intent, nothing of it on any node (or only
-        on the fenced host that it leaves), placement, and of the host what enabled it. A first placement needs no look at
-        the nodes: a claim compares the placement, so without one nobody can have claimed.
+        on the fenced host that it leaves), placement, and of the host what enabled it. A first placement needs no look
+        at the nodes: a claim compares the placement, so without one nobody can have claimed.
         """
         parts = self._cache.object("vm", record.key)
         spec = stored(parts.get("spec"), vm_pb2.VmSpec)
