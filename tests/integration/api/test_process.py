@@ -223,16 +223,16 @@ async def test_streams_end_orderly_when_the_api_stops(start: Start) -> None:
             await agent.sync()
             wait = vm_service_pb2.WaitVmRequest(id=held.id, state=vm_pb2.VM_STATE_RUNNING)
             waiting = asyncio.create_task(_awaited(admin.vms.WaitVm(wait)))
-            await anext(aiter(watch))
-            await anext(aiter(hosts))
+            await watch.read()
+            await hosts.read()
             await admin.vms.GetVm(Get(id=held.id))
             api.run.stop("the test says so")
             with refused("SERVICE_STOPPING"):
                 await waiting
             await eventually(lambda: agent.has_ended)
-        async for _ in watch:
-            continue
         for stream in (watch, hosts, events):
+            while await stream.read() is not grpc.aio.EOF:
+                continue
             assert await stream.code() == grpc.StatusCode.OK
         await admin.channel.close()
 
