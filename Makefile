@@ -43,4 +43,5 @@ demo: setup ## Three guests from nothing to running and back, explained in plain
 
 clean: ## Remove what was built: virtual environment, stubs, caches (a stack's state folder stays)
 	@rm -rf .venv protos/gen .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	@rm -rf examples/*/gen examples/node/node_modules examples/go/moln-client
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
