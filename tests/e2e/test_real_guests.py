@@ -90,6 +90,16 @@ def test_what_is_typed_on_the_console_is_answered(stack: Stack) -> None:
     assert found
 
 
+def test_ssh_finds_the_address_and_runs_a_command(stack: Stack, folder: Path) -> None:
+    real_part("ssh", programs("ssh", "ssh-keygen"))
+    key = folder / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    create(stack, "web", "--ssh-key", f"{key}.pub")
+    until_logged(stack, "web", "moln-guest: .*ready")
+    answered = eventually_sync(lambda: stack.run("vm", "ssh", "web", "-i", key, "--", "hostname").stdout.strip())
+    assert answered == "web"
+
+
 def test_power_off_and_on_keeps_disk_and_address(stack: Stack) -> None:
     create(stack, "web")
     until_logged(stack, "web", "moln-guest: .*ready")

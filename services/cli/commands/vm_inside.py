@@ -93,7 +93,12 @@ def _ssh_words(
     vm: Vm, user: str, host: str, port: int, identity: str | None, known_hosts: Path, words: Sequence[str]
 ) -> list[str]:
     """The argument vector: nothing of it passes a shell of ours."""
-    options = [f"HostKeyAlias=moln-{vm.uid}", f"UserKnownHostsFile={known_hosts}", "StrictHostKeyChecking=accept-new"]
+    options = [
+        f"HostKeyAlias=moln-{vm.uid}",
+        f"UserKnownHostsFile={known_hosts}",
+        "StrictHostKeyChecking=accept-new",
+        "LogLevel=ERROR",  # a new key is expected, and not worth a line
+    ]
     return [
         "ssh",
         *(word for option in options for word in ("-o", option)),
