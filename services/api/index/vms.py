@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 
 from moln.compute.v1 import vm_pb2
 from services.api.core import compose
@@ -21,7 +22,8 @@ class VmRecord:
     """One VM: the entries of its parts and what is derived from them."""
 
     __slots__ = (
-        "_bytes",
+        "_listed",
+        "_payload_at",
         "addresses",
         "id",
         "intent",
@@ -51,7 +53,8 @@ class VmRecord:
         self.revision = 0
         self.last_name = ""
         self.last_owner_id = 0
-        self._bytes: bytes | None = None
+        self._listed: bytes | None = None
+        self._payload_at = 0
 
     def put(self, part: str, entry: Entry | None) -> None:
         """Takes one part as it is now; None where it is gone."""
@@ -63,7 +66,7 @@ class VmRecord:
             self.statuses.pop(int(part[7:]), None)
         else:
             self.statuses[int(part[7:])] = entry
-        self._bytes = None
+        self._listed = None
 
     @property
     def owner_id(self) -> int:
@@ -125,13 +128,20 @@ class VmRecord:
 
     def serialized(self, hosts: HostIndex) -> bytes:
         """The VM as clients get it (`moln.compute.v1.Vm`), composed once per change."""
-        if self._bytes is None:
-            self._bytes = self._compose(hosts)
-        return self._bytes
+        listed = self.listed(hosts)
+        return listed[self._payload_at :]
+
+    def listed(self, hosts: HostIndex) -> bytes:
+        """The same as an element of field 1 of a list, so that a page is one join of what is there already."""
+        if self._listed is None:
+            payload = self._compose(hosts)
+            self._listed = compose.frame(1, payload)
+            self._payload_at = len(self._listed) - len(payload)
+        return self._listed
 
     def forget_bytes(self) -> None:
         """The view has changed without a part having changed (its host fell silent)."""
-        self._bytes = None
+        self._listed = None
 
     def _compose(self, hosts: HostIndex) -> bytes:
         pieces = [compose.number(1, self.id), compose.frame(2, self.uid.encode())]
@@ -184,6 +194,7 @@ class VmIndex:
         self._on_transition: list[TransitionListener] = []
         self.states: Counter[int] = Counter()
         self.by_host: dict[int, set[str]] = {}
+        self._living: dict[int, list[VmRecord]] = {}
         self.ending: set[str] = set()
         hosts.on_liveness(self._host_changed)
 
@@ -267,6 +278,8 @@ class VmIndex:
                 listener(transition)
 
     def _count(self, record: VmRecord, before: View, after: View) -> None:
+        if before is GONE or after is GONE:
+            self._living.clear()
         if before.state != GONE.state:
             self.states[before.state] -= 1
         if after.state != GONE.state:
@@ -285,6 +298,17 @@ class VmIndex:
             self._review(record, revision, host.liveness)
             for listener in self._on_change:
                 listener(record, set())
+
+    def living(self, owner_id: int = 0) -> list[VmRecord]:
+        """The VMs of an owner (0: of everyone) that are there, by id. Kept until one comes or goes; read only."""
+        found = self._living.get(owner_id)
+        if found is None:
+            there = (record for record in self._records.values() if record.intent is not None)
+            found = sorted(
+                (record for record in there if not owner_id or record.owner_id == owner_id), key=attrgetter("id")
+            )
+            self._living[owner_id] = found
+        return found
 
     def records(self) -> dict[str, VmRecord]:
         """All VMs by zero-padded id; not in order."""

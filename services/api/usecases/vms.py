@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import islice
+from operator import attrgetter
 
 from moln.compute.v1 import vm_pb2, vm_service_pb2
 from services.api.core import compose
@@ -80,25 +83,19 @@ class Vms:
         wanted = parse(request.filter, VMS)
         token = page_token.decode(request.page_token, wanted.digest)
         limit = page_token.size(request.page_size)
-        revision = self._store.cache.revision
-        hosts, records = self._cloud.hosts, self._cloud.vms.records()
-        page: list[bytes] = []
-        last, is_more = "", False
-        for key_id in sorted(records):
-            if key_id <= token.last:
-                continue
-            record = records[key_id]
-            if record.intent is None or not caller.may_see(record.owner_id):
-                continue
-            if wanted.pairs and not wanted.matches((record, hosts)):
-                continue
-            if len(page) == limit:
-                is_more = True
-                break
-            page.append(record.serialized(hosts))
-            last = key_id
-        next_token = page_token.encode(last, wanted.digest, token.revision or revision) if is_more else ""
-        return b"".join((compose.repeated(1, page), compose.frame(2, next_token.encode()), compose.number(3, revision)))
+        revision, hosts = self._store.cache.revision, self._cloud.hosts
+        records = self._cloud.vms.living(0 if caller.is_admin else caller.user_id)
+        start = bisect_right(records, token.last, key=attrgetter("key_id"))
+        if wanted.pairs:
+            rest = (record for record in islice(records, start, None) if wanted.matches((record, hosts)))
+            page = list(islice(rest, limit + 1))
+        else:
+            page = records[start : start + limit + 1]
+        is_more = len(page) > limit
+        del page[limit:]
+        next_token = page_token.encode(page[-1].key_id, wanted.digest, token.revision or revision) if is_more else ""
+        listed = [record.listed(hosts) for record in page]
+        return b"".join((*listed, compose.frame(2, next_token.encode()), compose.number(3, revision)))
 
     async def change(self, verb: Verb, request: VerbRequest, caller: Caller) -> bytes:
         """Changes the desired state as the verb table says. Idempotent. Raises STATE_FORBIDS, CAPABILITY, NOT_FOUND.
