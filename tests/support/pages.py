@@ -72,11 +72,22 @@ def _commands(lines: list[str], first: int) -> Iterator[Step]:
 
 
 class Shell:
-    """A shell in which the steps of one page are taken, one after the other, as a reader would."""
+    """A shell in which the steps of one page are taken, one after the other, as a reader would.
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], replace: Mapping[str, str] | None = None) -> None:
+    `replace` is done to commands (an address that differs from the page's); words that `differs` names need not be
+    printed.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        environment: Mapping[str, str],
+        replace: Mapping[str, str] | None = None,
+        differs: frozenset[str] = frozenset(),
+    ) -> None:
         self._folder = folder
         self._replace = replace or {}
+        self._differs = differs
         self._bash = subprocess.Popen(
             ["bash", "--noprofile", "--norc"], cwd=folder, env=dict(environment), text=True, bufsize=1,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -99,7 +110,7 @@ class Shell:
         code, output = self._run(step.command)
         shown = f"line {step.line}: $ {step.command}\nended with {code} and printed:\n{output}"
         assert (code != 0) == step.is_refused, shown
-        missing = step.words() - set(_WORD.findall(output))
+        missing = step.words() - set(_WORD.findall(output)) - self._differs
         assert not missing, f"{shown}\nwithout: {', '.join(sorted(missing))}"
         return output
 
