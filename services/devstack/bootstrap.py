@@ -118,7 +118,12 @@ def network_spec(cidr: str, *, has_nat: bool) -> NetworkSpec:
 
 async def write_identities(api: CloudApi, file: Path, names: Sequence[str], node_address: str) -> None:
     """Writes the file of an agent's hosts: those that it has stay, the others are created and join with a token."""
-    document = _read(file)
+    try:
+        document = _read(file)
+    except PermissionError:
+        # The agent runs as root and has made the file its own: it has joined, unless the host has never been heard.
+        await _check_joined(api, file, names)
+        return
     known = {str(entry["name"]) for entry in document["hosts"] if "secret" in entry}
     missing = [name for name in names if name not in known]
     entries = [entry for entry in document["hosts"] if "secret" in entry]
@@ -127,6 +132,13 @@ async def write_identities(api: CloudApi, file: Path, names: Sequence[str], node
         entries.append({"name": name, "join_token": token})
     document.update(hosts=entries, api=[node_address])
     _write(file, document)
+
+
+async def _check_joined(api: CloudApi, file: Path, names: Sequence[str]) -> None:
+    heard = {host.spec.name for host in await api.hosts() if host.view.state != HostState.HOST_STATE_NEW}
+    missing = sorted(set(names) - heard)
+    if missing:
+        raise StackError(f"{file} is root's and does not make {missing[0]} join: sudo rm {file}, and it joins anew")
 
 
 async def _tokens(api: CloudApi, names: Sequence[str], existing: Mapping[str, Host]) -> list[tuple[str, str]]:
@@ -187,7 +199,7 @@ def _read(file: Path) -> dict[str, Any]:
         document = json.loads(file.read_text())
     except FileNotFoundError:
         document = {}
-    except (OSError, ValueError) as err:
+    except ValueError as err:
         raise StackError(f"{file} cannot be read ({err}): remove it, and the node joins anew") from err
     return {"cloud_uid": "", "api": [], "hosts": [], **document}
 

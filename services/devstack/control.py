@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from services.common import stacks
+from services.common.exec import run_program
 from services.common.stacks import StackRecord, process_start_ticks
 from services.devstack import cleanup
 from services.devstack.children import last_words
 from services.devstack.errors import NOT_FOUND, StackError
 from services.devstack.layout import Folder
+from services.devstack.nodes import ask_for_root
 from services.devstack.stack import is_held
 
 START_SECONDS = 300.0
@@ -91,11 +93,12 @@ async def _purge(folder: Folder) -> None:
     stacks.forget(folder.path, os.environ)
     try:
         await asyncio.to_thread(shutil.rmtree, folder.path)
+    except PermissionError as err:
+        if not ask_for_root(f"what the real node's agent made in {folder.path} is root's"):
+            raise StackError(f"not all could be erased ({err.filename} is root's): sudo rm -rf {folder.path}") from err
+        await run_program(["sudo", "-n", "rm", "-rf", "--", folder.path])
     except OSError as err:
-        remedy = f"sudo rm -rf {folder.path}"
-        raise StackError(
-            f"not all of {folder.path} could be erased ({err.strerror}: {err.filename}): {remedy}"
-        ) from err
+        raise StackError(f"not all could be erased ({err.filename}: {err.strerror})") from err
 
 
 def describe(folder: Folder | None) -> list[dict[str, Any]]:

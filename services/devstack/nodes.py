@@ -71,31 +71,30 @@ def real_plan(machine: Machine, private_uri: str) -> NodePlan:
     )
 
 
-def look(*, may_ask: bool) -> Machine:
-    """Finds out. `may_ask`: a person is there to type sudo's password."""
+def look() -> Machine:
+    """Finds out; asks for sudo's password where it is needed, would help, and there is a terminal."""
     is_root = os.geteuid() == 0
-    return Machine(
-        is_root=is_root,
-        has_sudo=not is_root and path_of("sudo") is not None and (may_ask or _is_sudo_silent()),
-        missing=[name for name in _PROGRAMS if path_of(name) is None],
-        system_uri=libvirtd.running_system_uri(),
-        has_libvirtd=libvirtd.is_installed(),
-    )
+    missing = [name for name in _PROGRAMS if path_of(name) is None]
+    system_uri, has_libvirtd = libvirtd.running_system_uri(), libvirtd.is_installed()
+    needs_sudo = not is_root and not missing and bool(system_uri or has_libvirtd)
+    has_sudo = needs_sudo and ask_for_root("the real node's agent makes bridges and talks to libvirt")
+    return Machine(is_root, has_sudo, missing, system_uri, has_libvirtd)
 
 
-def ask_for_root() -> bool:
-    """Lets sudo ask for the password, on the terminal, before anything is started; False where it is refused."""
+def ask_for_root(why: str) -> bool:
+    """Whether sudo works: asks for the password, after saying why, where there is a terminal."""
     if _is_sudo_silent():
         return True
-    print(
-        "moln: the agent of the real node makes bridges and talks to libvirt: it alone is started by sudo", flush=True
-    )
+    if path_of("sudo") is None or not sys.stdin.isatty():
+        return False
+    print(f"moln: {why}: that alone is done by sudo", flush=True)
     return subprocess.run(["sudo", "-v"], check=False).returncode == 0
 
 
 def sudo_words() -> tuple[str, ...]:
-    """What goes before the command of a process that needs root."""
-    return ("sudo", "-n", "--", sys.executable)
+    """What goes before the command of a process that needs root. sudo hands on no variables by itself."""
+    path = os.environ.get("PYTHONPATH")
+    return ("sudo", "-n", "--", *(("env", f"PYTHONPATH={path}") if path else ()), sys.executable)
 
 
 def _why_not_real(machine: Machine) -> str:

@@ -9,7 +9,6 @@ import itertools
 import os
 import re
 import signal
-import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +27,7 @@ from services.devstack.errors import REFUSED, StackError
 from services.devstack.layout import Folder, Memory, load_memory, save_memory
 from services.devstack.libvirtd import LibvirtdFolder
 from services.devstack.networks import choose_network
-from services.devstack.nodes import NodePlan, ask_for_root, look, real_plan, sim_plan, sudo_words
+from services.devstack.nodes import NodePlan, look, real_plan, sim_plan, sudo_words
 from services.devstack.plans import SERVICES, Value, agent_plan, etcd_plan, libvirtd_plan, root_plan, service_plan
 from services.devstack.ports import address, choose
 from services.devstack.rooted import write_plans
@@ -114,11 +113,8 @@ class _Stack:
         )  # fmt: skip
 
     def _real_node(self) -> NodePlan:
-        """The best real node; where sudo would be needed and is refused, the next best."""
-        machine = look(may_ask=sys.stdin.isatty())
-        if machine.has_sudo and not ask_for_root():
-            machine = replace(machine, has_sudo=False)
-        return real_plan(machine, LibvirtdFolder(self._folder.state_of("libvirt")).uri)
+        """The best real node that this machine allows."""
+        return real_plan(look(), LibvirtdFolder(self._folder.state_of("libvirt")).uri)
 
     def announce(self, *, is_ready: bool) -> None:
         """Lets the clients on this machine know."""
@@ -181,6 +177,7 @@ class _Stack:
         stages = [[libvirtd_plan(self._folder)]] if node.has_own_libvirtd else []
         stages.append([self._agent(node)])
         if node.is_by_sudo:
+            self._say("the real node's agent makes bridges and talks to libvirt: it alone is started by sudo")
             file = self._folder.config / "root.json"
             write_plans(file, stages)
             stages = [[root_plan(self._folder, file, sudo_words())]]
@@ -191,6 +188,7 @@ class _Stack:
         settings: dict[str, Value] = {
             "on_stop": "keep" if self._wishes.keep_guests else "poweroff",
             "metrics_address": address(self._ports[f"{node.name}-metrics"]),
+            "api_addresses": [address(self._ports["nodes"])],
             **node.settings,
         }
         return agent_plan(self._folder, node.name, settings)
