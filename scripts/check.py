@@ -46,7 +46,7 @@ def git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
 
 def mypy() -> bool:
     """The tree that exists: `bench` comes later than the rest."""
-    folders = [name for name in ("services", "tests", "scripts", "bench") if any((ROOT / name).rglob("*.py"))]
+    folders = [name for name in ("services", "tests", "scripts", "bench", "examples/python") if any((ROOT / name).rglob("*.py"))]
     return tool("mypy", *folders)
 
 
