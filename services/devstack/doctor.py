@@ -34,6 +34,7 @@ async def examine(folder: Folder | None, say: Say, *, fixes: bool) -> int:
     if folder is None:
         all_findings += findings.of_registry()
         all_findings += findings.of_bridges(networks)
+        all_findings += await findings.of_tables()
     left = [finding for finding in all_findings if not (fixes and await _repair(finding, say))]
     for finding in left:
         say(f"{finding.text}: {finding.remedy}" if finding.remedy else finding.text)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.common import stacks
+from services.common.exec import CommandError, run_program
 from services.common.stacks import StackRecord
 from services.devstack import cleanup, repairs
 from services.devstack.layout import Folder, load_memory
@@ -79,6 +80,22 @@ def of_bridges(known_networks: Sequence[str]) -> Iterator[Finding]:
         )
 
 
+async def of_tables(net: Path = NET) -> list[Finding]:
+    """Address translation for bridges that are gone."""
+    try:
+        listed = await run_program(["nft", "list", "tables", "ip"])
+    except CommandError:
+        return []  # no nftables, or not root: then there is nothing of ours, or nothing to be seen
+    names = [line.split()[-1] for line in listed.text.splitlines() if line.startswith("table ip moln-")]
+    gone = [name for name in names if not (net / name.removeprefix("moln-")).exists()]
+    return [
+        Finding(
+            f"the nftables table {name} is of a bridge that is gone", f"nft delete table ip {name}", _untabling(name)
+        )
+        for name in gone
+    ]
+
+
 def marked_bridges(net: Path = NET) -> list[Bridge]:
     """The bridges of this machine that carry moln's mark."""
     found = []
@@ -112,6 +129,10 @@ def _unmounting(place: str) -> Callable[[], Awaitable[None]]:
 
 def _removing(path: Path) -> Callable[[], Awaitable[None]]:
     return lambda: repairs.remove_file(path)
+
+
+def _untabling(name: str) -> Callable[[], Awaitable[None]]:
+    return lambda: repairs.remove_table(name)
 
 
 def _unbridging(bridge: Bridge) -> Callable[[], Awaitable[None]]:

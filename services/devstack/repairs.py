@@ -50,6 +50,11 @@ async def remove_bridge(name: str, mark: str) -> None:
             await run_program(["iptables", "-D", *words[1:]], check=False)
 
 
+async def remove_table(name: str) -> None:
+    """Removes an nftables table."""
+    await _as_root("nft", "delete", "table", _FAMILY, name)
+
+
 async def _as_root(*words: str) -> None:
     command = list(words) if os.geteuid() == 0 else ["sudo", "-n", *words]
     try:
