@@ -14,6 +14,7 @@ from services.cli.client import Answers, Client
 
 ESCAPE = b"\x1d"
 CHUNK = 4096
+SILENCE_SECONDS = 2.0
 
 
 def connect(client: Client, vm_id: int) -> None:
@@ -24,9 +25,13 @@ def connect(client: Client, vm_id: int) -> None:
     if is_terminal:
         print("connected; Ctrl-] ends", file=sys.stderr)
     reader = threading.Thread(target=_read, args=(typed, answers, is_terminal), daemon=True)
+    heard = threading.Event()
     with _raw(is_terminal):
         reader.start()
+        if not is_terminal:
+            threading.Thread(target=_end_in_silence, args=(reader, heard, answers), daemon=True).start()
         for answer in answers:
+            heard.set()
             _write(answer.data)
     if is_terminal:
         print("\nthe console is closed", file=sys.stderr)
@@ -46,6 +51,14 @@ def _read(typed: queue.SimpleQueue[bytes | None], answers: Answers[ConsoleVmResp
             return
         typed.put(data)
     typed.put(None)
+
+
+def _end_in_silence(reader: threading.Thread, heard: threading.Event, answers: Answers[ConsoleVmResponse]) -> None:
+    """Nothing more is typed: when the guest has answered what was, there is nothing to wait for."""
+    reader.join()
+    while heard.wait(SILENCE_SECONDS):
+        heard.clear()
+    answers.cancel()
 
 
 def _write(data: bytes) -> None:

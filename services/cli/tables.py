@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -77,12 +78,13 @@ def rich_table(columns: Sequence[Column[T]], rows: Iterable[T]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    is_coloured = not os.environ.get("NO_COLOR")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold" if is_coloured else "none")
     for column in columns:
         table.add_column(column.title, justify="right" if column.is_number else "left", overflow="fold")
     for row in rows:
         cells = [(column, _one_line(column.value(row)) or "-") for column in columns]
-        table.add_row(*(_styled(cell) if column.is_state else escape(cell) for column, cell in cells))
+        table.add_row(*(_styled(cell) if column.is_state and is_coloured else escape(cell) for column, cell in cells))
     return table
 
 

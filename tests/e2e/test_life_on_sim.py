@@ -104,3 +104,14 @@ def test_events_tell_the_life_of_a_vm(stack: Stack) -> None:
     assert eventually_sync(lambda: told() if told()[-1:] == [""] else None)
     states = told()
     assert states.index("RUNNING") < states.index("TERMINATING")
+
+
+def test_what_is_piped_into_a_console_is_typed_and_answered(stack: Stack) -> None:
+    stack.moln("vm", "create", "talk", "--no-net", "--memory", "64M", "--wait")
+    done = stack.run("vm", "console", "talk", stdin="anna\n")
+    assert done.returncode == 0, done.stderr
+    assert "login:" in done.stdout
+    stack.moln("vm", "poweroff", "talk", "--wait")
+    off = stack.run("vm", "console", "talk", stdin="")
+    assert off.returncode == 5
+    assert "POWERED_OFF" in off.stderr

@@ -27,6 +27,7 @@ from services.cli.session import Session
     examples="""
     moln vm console web
     moln vm console web --log
+    echo uptime | moln vm console web
     """,
 )
 @click.argument("vm", type=Name("vm"))
@@ -36,7 +37,7 @@ from services.cli.session import Session
 )
 @click.pass_obj
 def console(session: Session, vm: str, log: bool, max_bytes: int) -> None:
-    """Connects to the serial console; Ctrl-] ends. Without a terminal: standard input and output, until either ends."""
+    """Connects to the serial console; Ctrl-] ends. Without a terminal: types its input, ends when the answer has."""
     number = VMS.id_of(session.client, vm)
     if not log:
         connect(session.client, number)
