@@ -22,7 +22,9 @@ from tests.support.processes import Processes
 
 GOOD = """
 import json, os, signal, sys, time
-open(os.environ["MOLN_READY_FILE"], "w").write(json.dumps({"pid": os.getpid(), "addresses": {"grpc": "here"}}))
+ready = os.environ["MOLN_READY_FILE"]
+open(ready + ".new", "w").write(json.dumps({"pid": os.getpid(), "addresses": {"grpc": "here"}}))
+os.replace(ready + ".new", ready)
 signal.signal(signal.SIGTERM, lambda *_: (print("ended", sys.argv[1], flush=True), sys.exit(0)))
 signal.pause()
 """
