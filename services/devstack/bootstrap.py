@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from google.protobuf.field_mask_pb2 import FieldMask
 
-from moln.compute.v1.host_pb2 import Host, HostState
+from moln.compute.v1.host_pb2 import Host, HostSpec, HostState
 from moln.compute.v1.host_service_pb2 import (
     BatchCreateHostsRequest,
     CreateHostRequest,
     CreateJoinTokenRequest,
     ListHostsRequest,
+    UpdateHostRequest,
 )
 from moln.compute.v1.host_service_pb2_grpc import HostServiceStub
 from moln.image.v1.datastore_service_pb2 import CreateDatastoreRequest, ListDatastoresRequest
@@ -35,6 +37,8 @@ from services.common.rpc import connect, decode_error
 from services.devstack.errors import StackError
 
 DEFAULT_NAME = "default"
+CPU_OVERCOMMIT_PERCENT = 400
+SIM = "sim"
 BATCH = 500
 LEADER_SECONDS = 30.0
 HOST_SECONDS = 90.0
@@ -156,6 +160,19 @@ async def _tokens(api: CloudApi, names: Sequence[str], existing: Mapping[str, Ho
             made = await stub.CreateJoinToken(CreateJoinTokenRequest(id=existing[name].id))
             tokens.append((name, made.join_token))
     return tokens
+
+
+async def share_cpu(api: CloudApi, hosts: Iterable[Host]) -> None:
+    """Gives out the CPU of real nodes several times over, unless somebody has said otherwise.
+
+    A development machine has few cores, and its guests wait more than they work.
+    """
+    stub = HostServiceStub(api.channel)
+    for host in hosts:
+        if host.inventory.driver != SIM and not host.spec.cpu_overcommit_percent:
+            spec = HostSpec(cpu_overcommit_percent=CPU_OVERCOMMIT_PERCENT)
+            mask = FieldMask(paths=["cpu_overcommit_percent"])
+            await stub.UpdateHost(UpdateHostRequest(id=host.id, spec=spec, update_mask=mask))
 
 
 async def wait_until_up(api: CloudApi, names: Iterable[str], seconds: float = HOST_SECONDS) -> list[Host]:

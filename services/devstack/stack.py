@@ -162,6 +162,7 @@ class _Stack:
                 await bootstrap.write_identities(api, file, node.hosts, address(self._ports["nodes"]))
                 await self._start_node(supervisor, node)
             hosts = await bootstrap.wait_until_up(api, [name for node in nodes for name in node.hosts])
+            await bootstrap.share_cpu(api, hosts)
         for node in nodes:
             self._say(f"{node.words}: up")
         for host in hosts:
