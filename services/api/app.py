@@ -108,7 +108,7 @@ async def main(settings: Settings, run: Run) -> None:
         await stack.enter_async_context(server)
         loops = await stack.enter_async_context(Background())
         loops.start(keeper.run(), name="history keeper")
-        mending = Loop("connections", gateway.mend, interval=1.0, metrics=LoopCounts(run.metrics))
+        mending = Loop("connections", gateway.mend, interval=2.0, metrics=LoopCounts(run.metrics))
         stack.callback(store.process.on_lost(mending.wake))
         loops.start(mending.run(), name="connections")
         loops.start(lead_api(store, cloud, keeper, public), name="api leader")

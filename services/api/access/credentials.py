@@ -20,6 +20,8 @@ from services.common.domain.reasons import Reason
 
 _REMEMBERED_S = 60.0
 _MAX_REMEMBERED = 10_000
+_AT_ONCE = 2
+"""Passwords that are verified at the same time: guessing many takes no threads from others."""
 _HASHER = PasswordHasher()
 
 
@@ -44,6 +46,7 @@ class Authenticator:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._passed: dict[bytes, tuple[float, int, int]] = {}
+        self._verifying = asyncio.Semaphore(_AT_ONCE)
 
     def by_token(self, header: str) -> Caller | None:
         """The caller of `Bearer <token>`; None when the header is of another kind. Raises UNAUTHENTICATED."""
@@ -73,7 +76,9 @@ class Authenticator:
         revision = entry.mod_revision if entry is not None else 0
         if self._remembers(digest, user_id, revision):
             return self._caller(user_id)
-        if not await asyncio.to_thread(_verify, stored, password):
+        async with self._verifying:
+            is_right = await asyncio.to_thread(_verify, stored, password)
+        if not is_right:
             raise MolnError(Reason.PASSWORD_INVALID, "name or password is wrong")
         self._remember(digest, user_id, revision)
         return self._caller(user_id)

@@ -34,7 +34,6 @@ class Executor(StrEnum):
 
     NODE = "node"
     SCHEDULER = "scheduler"
-    API = "api"
     NONE = "none"
 
 
