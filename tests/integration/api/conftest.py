@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 
 from moln.compute.v1 import host_service_pb2
 from moln.node.v1 import node_service_pb2
+from services.api import app
 from services.api.settings import Settings
 from services.common.rpc import make_service_secret
+from services.common.store import StoreSettings
 from tests.integration.api.agent import Agent, join
 from tests.integration.api.running import Client, Clients, Running, running_api
 from tests.integration.api.world import World
@@ -50,6 +53,13 @@ def start(settings_of: Callable[[str], Settings]) -> Start:
         return running_api(settings_of(name))
 
     return started
+
+
+@pytest.fixture
+def impatient_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes write their record often; a store is stale after a second, and nobody waits long for it."""
+    patched = functools.partial(StoreSettings, stale_after=1.0, tick=0.2, call_timeout=1.0, commit_timeout=1.0)
+    monkeypatch.setattr(app, "StoreSettings", patched)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -11,6 +11,8 @@ import pytest
 from moln.compute.v1 import cluster_service_pb2, host_pb2, template_pb2, vm_pb2, vm_service_pb2
 from moln.etcd.v1 import etcd_pb2
 from moln.operations.v1 import operations_service_pb2 as pb
+from services.api.history import replay
+from services.api.history.log import EventLog
 from services.api.settings import Settings
 from services.common.store import Txn, key
 from tests.integration.api.conftest import Nodes, Start
@@ -326,3 +328,40 @@ async def test_vm_states_of_the_history_are_those_of_the_contract(admin: Client)
     vm_id = await create(admin)
     found = await has(admin, [(vm_id, "", "PENDING")])
     assert f"VM_STATE_{found[0].to}" in vm_pb2.VmState.keys()  # noqa: SIM118  no dictionary
+
+
+class Refusing(EventLog):
+    """A history whose disk is full while `is_full`."""
+
+    is_full = False
+
+    def append(self, events: Sequence[pb.Event], revision: int) -> None:
+        if Refusing.is_full:
+            raise OSError(28, "No space left on device")
+        super().append(events, revision)
+
+
+async def test_a_full_disk_is_told_and_nothing_is_lost_by_it(
+    start: Start, impatient_ticks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "EventLog", Refusing)
+    monkeypatch.setattr(Refusing, "is_full", False)
+    async with start() as api:
+        admin = Client(api.address, f"Bearer {api.admin_token}")
+        monkeypatch.setattr(Refusing, "is_full", True)
+        vm_id = await create(admin)
+        await eventually(lambda: _problem(admin), what="the process says what is wrong")
+        assert await events(admin) == []
+        monkeypatch.setattr(Refusing, "is_full", False)
+        await has(admin, [(vm_id, "", "PENDING")])
+
+        async def is_well() -> bool:
+            return not await _problem(admin)
+
+        await eventually(is_well)
+        await admin.channel.close()
+
+
+async def _problem(admin: Client) -> bool:
+    status = await admin.operations.GetStatus(pb.GetStatusRequest())
+    return any("history cannot be written" in problem.message for problem in status.problems)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -15,12 +14,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from moln.compute.v1 import host_service_pb2, template_pb2, vm_pb2, vm_service_pb2
 from moln.iam.v1 import user_service_pb2
 from moln.operations.v1 import operations_service_pb2
-from services.api import app
 from services.api.controllers.founding import found_cloud
 from services.api.index.cloud import CloudIndex
 from services.api.settings import Settings
 from services.common.domain.keys import KEYS
-from services.common.store import ProcessInfo, Store, StoreSettings
+from services.common.store import ProcessInfo, Store
 from tests.integration.api.conftest import Nodes, Start
 from tests.integration.api.process import ApiProcess
 from tests.integration.api.running import Client, Clients, Running, refused
@@ -117,15 +115,8 @@ async def test_a_revision_that_is_none_is_refused_and_one_that_never_comes_is_no
 # A store that is away
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The store is stale after a second, so that nobody waits for ten."""
-    patched = functools.partial(StoreSettings, stale_after=1.0, tick=0.2, call_timeout=1.0, commit_timeout=1.0)
-    monkeypatch.setattr(app, "StoreSettings", patched)
-
-
 async def test_an_api_that_hears_nothing_of_the_store_does_not_answer_from_memory(
-    impatient: None, api: Running, admin: Client, etcd: EtcdServer
+    impatient_ticks: None, api: Running, admin: Client, etcd: EtcdServer
 ) -> None:
     vm = await admin.vms.CreateVm(Create(template=VM))
     etcd.pause()
@@ -156,7 +147,7 @@ async def test_an_api_that_hears_nothing_of_the_store_does_not_answer_from_memor
 
 
 async def test_agents_outlast_a_store_that_is_away(
-    impatient: None, admin: Client, nodes: Nodes, etcd: EtcdServer, world: World
+    impatient_ticks: None, admin: Client, nodes: Nodes, etcd: EtcdServer, world: World
 ) -> None:
     hello = await nodes.hello("node-1")
     async with nodes.again(hello) as agent:
