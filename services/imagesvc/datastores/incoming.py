@@ -50,12 +50,20 @@ class Incoming:
         self._is_pending = is_pending
 
     async def __aenter__(self) -> Self:
-        self._file = await self._thread(self._open)
+        try:
+            await self._thread(self._open)
+        except BaseException:
+            self._abandon()
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._abandon()
+
+    def _abandon(self) -> None:
+        """Closes the file, and removes it where it is not kept; also one that was opened for a task that is cancelled."""
         if self._file is not None:
             self._file.close()
         if not self._is_kept:
@@ -99,12 +107,12 @@ class Incoming:
         """Leaves everything as it is for the sweep, which will know whether the keys stand."""
         self._is_kept = True
 
-    def _open(self) -> BinaryIO:
+    def _open(self) -> None:
         if self._is_pending:
             self._directory.note_pending(self._uid)
         self.path = self._directory.new_part(self._uid)
         handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        return os.fdopen(handle, "wb", buffering=0)
+        self._file = os.fdopen(handle, "wb", buffering=0)
 
     def _append(self, data: bytes) -> None:
         assert self._file is not None  # noqa: S101  for the type checker: entered before
