@@ -63,7 +63,7 @@ class Incoming:
         self._abandon()
 
     def _abandon(self) -> None:
-        """Closes the file, and removes it where it is not kept; also one that was opened for a task that is cancelled."""
+        """Closes the file, and removes it where it is not kept; also one that was opened for a cancelled task."""
         if self._file is not None:
             self._file.close()
         if not self._is_kept:
