@@ -60,6 +60,10 @@ class Reason(StrEnum):
     DATASTORE_NOT_FOUND = "DATASTORE_NOT_FOUND"
     NETWORK_NOT_FOUND = "NETWORK_NOT_FOUND"
     USER_NOT_FOUND = "USER_NOT_FOUND"
+    OPERATION_NOT_FOUND = "OPERATION_NOT_FOUND"
+    DISK_NOT_FOUND = "DISK_NOT_FOUND"
+    NIC_NOT_FOUND = "NIC_NOT_FOUND"
+    SNAPSHOT_NOT_FOUND = "SNAPSHOT_NOT_FOUND"
     NAME_TAKEN = "NAME_TAKEN"
     NAME_AMBIGUOUS = "NAME_AMBIGUOUS"
     BRIDGE_TAKEN = "BRIDGE_TAKEN"
@@ -104,6 +108,20 @@ class Reason(StrEnum):
     GUEST_VANISHED = "GUEST_VANISHED"
     PLUG_PULLED = "PLUG_PULLED"
     ERASE_FAILED = "ERASE_FAILED"
+    # Operations and moves
+    OPERATION_IN_FLIGHT = "OPERATION_IN_FLIGHT"
+    OPERATION_ENDED = "OPERATION_ENDED"
+    OPERATION_FAILED = "OPERATION_FAILED"
+    OPERATION_CANCELLED = "OPERATION_CANCELLED"
+    OPERATION_EXPIRED = "OPERATION_EXPIRED"
+    OPERATION_SUPERSEDED = "OPERATION_SUPERSEDED"
+    SCHEDULE_FULL = "SCHEDULE_FULL"
+    SAVE_FAILED = "SAVE_FAILED"
+    UPLOAD_FAILED = "UPLOAD_FAILED"
+    TRANSFER_FAILED = "TRANSFER_FAILED"
+    MIGRATION_FAILED = "MIGRATION_FAILED"
+    MIGRATION_STALLED = "MIGRATION_STALLED"
+    RECOVERED = "RECOVERED"
     EPOCH_PAST = "EPOCH_PAST"
     # Services
     STORE_STALE = "STORE_STALE"
@@ -158,6 +176,10 @@ REASONS: dict[Reason, ReasonRow] = {
     Reason.DATASTORE_NOT_FOUND: ReasonRow(_K.NOT_FOUND, "There is no such datastore."),
     Reason.NETWORK_NOT_FOUND: ReasonRow(_K.NOT_FOUND, "There is no such network, or it is not the caller's."),
     Reason.USER_NOT_FOUND: ReasonRow(_K.NOT_FOUND, "There is no such user."),
+    Reason.OPERATION_NOT_FOUND: ReasonRow(_K.NOT_FOUND, "The VM has no such operation, in flight or in its history."),
+    Reason.DISK_NOT_FOUND: ReasonRow(_K.NOT_FOUND, "The VM has no disk of that number."),
+    Reason.NIC_NOT_FOUND: ReasonRow(_K.NOT_FOUND, "The VM has no interface of that number."),
+    Reason.SNAPSHOT_NOT_FOUND: ReasonRow(_K.NOT_FOUND, "The VM has no snapshot of that name."),
     Reason.NAME_TAKEN: ReasonRow(_K.EXISTS, "The owner has an object of that kind and name already."),
     Reason.NAME_AMBIGUOUS: ReasonRow(_K.INVALID, "Several objects have the name; use an id."),
     Reason.BRIDGE_TAKEN: ReasonRow(_K.EXISTS, "Another network uses the bridge."),
@@ -199,6 +221,19 @@ REASONS: dict[Reason, ReasonRow] = {
     Reason.GUEST_VANISHED: ReasonRow(None, "The guest is gone without moln's doing."),
     Reason.PLUG_PULLED: ReasonRow(None, "The guest did not shut down in time; its plug was pulled."),
     Reason.ERASE_FAILED: ReasonRow(None, "Something of the VM could not be removed from the node."),
+    Reason.OPERATION_IN_FLIGHT: ReasonRow(_K.ABORTED, "Another operation is in flight; wait for it, or cancel it."),
+    Reason.OPERATION_ENDED: ReasonRow(_K.PRECONDITION, "The operation has ended already."),
+    Reason.OPERATION_FAILED: ReasonRow(None, "The hypervisor refused the operation; the message has its words."),
+    Reason.OPERATION_CANCELLED: ReasonRow(None, "The operation was given up because its user asked for it."),
+    Reason.OPERATION_EXPIRED: ReasonRow(None, "The operation did not end before its deadline."),
+    Reason.OPERATION_SUPERSEDED: ReasonRow(None, "Something else was asked for that ends the operation."),
+    Reason.SCHEDULE_FULL: ReasonRow(_K.EXHAUSTED, "The VM has as many scheduled verbs as are allowed."),
+    Reason.SAVE_FAILED: ReasonRow(None, "The guest's memory could not be saved."),
+    Reason.UPLOAD_FAILED: ReasonRow(None, "Disks or memory could not be brought to the datastore."),
+    Reason.TRANSFER_FAILED: ReasonRow(None, "Disks or memory could not be fetched from where they are."),
+    Reason.MIGRATION_FAILED: ReasonRow(None, "The guest could not be moved; it stays where it runs."),
+    Reason.MIGRATION_STALLED: ReasonRow(None, "The guest changes its memory faster than it can be moved."),
+    Reason.RECOVERED: ReasonRow(None, "An administrator declared how it ended."),
     Reason.EPOCH_PAST: ReasonRow(_K.ABORTED, "The VM has been placed anew since."),
     Reason.STORE_STALE: ReasonRow(_K.UNAVAILABLE, "The service has not heard from the store for 10 s."),
     Reason.STORE_UNAVAILABLE: ReasonRow(_K.UNAVAILABLE, "The store does not answer."),

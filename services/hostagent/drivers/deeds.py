@@ -12,7 +12,7 @@ from services.common.domain.errors import MolnError
 from services.common.domain.reasons import Reason
 from services.common.obs.logs import get_logger
 from services.common.runtime import Background
-from services.hostagent.drivers.ports import INTERRUPTED, Deed, Outcome, Work
+from services.hostagent.drivers.ports import INTERRUPTED, Deed, Outcome, Work, WorkKey
 
 Perform = Callable[[Work], Awaitable[Outcome]]
 
@@ -26,19 +26,19 @@ class Deeds:
     def __init__(self, perform: Perform, at_once: int, background: Background) -> None:
         self._perform, self._background = perform, background
         self._places = asyncio.Semaphore(at_once)
-        self._tasks: dict[tuple[int, int], asyncio.Task[None]] = {}
+        self._tasks: dict[WorkKey, asyncio.Task[None]] = {}
         self._log = get_logger("deeds")
 
     def begin(self, work: Work) -> None:
         """Starts a task for the deed."""
-        key = work.host_id, work.vm_id
+        key = work.key
         task = self._background.start(self._run(work), name=f"{work.deed.value} vm {work.vm_id}")
         self._tasks[key] = task
         task.add_done_callback(lambda ended: self._ended(key, work, ended))
 
-    def interrupt(self, host_id: int, vm_id: int) -> None:
+    def interrupt(self, host_id: int, vm_id: int, *, is_background: bool = False) -> None:
         """Cancels the deed under way, if there is one; what it has made is undone before it ends."""
-        task = self._tasks.get((host_id, vm_id))
+        task = self._tasks.get((host_id, vm_id, is_background))
         if task is not None and not task.cancelling():  # a second one would break off the undoing
             task.cancel()
 
@@ -52,7 +52,7 @@ class Deeds:
 
     async def _run(self, work: Work) -> None:
         outcome = await self._place(work)
-        if self._tasks.pop((work.host_id, work.vm_id), None) is not None:
+        if self._tasks.pop(work.key, None) is not None:
             work.done(work, outcome)
 
     async def _place(self, work: Work) -> Outcome:
@@ -71,7 +71,7 @@ class Deeds:
             self._log.error("deed failed by a defect", deed=work.deed.value, vm_id=work.vm_id, exc_info=err)
             return Outcome(False, Reason.INTERNAL, f"{work.deed.value} failed by a defect: {err!r}", work.deed.value)
 
-    def _ended(self, key: tuple[int, int], work: Work, task: asyncio.Task[None]) -> None:
+    def _ended(self, key: WorkKey, work: Work, task: asyncio.Task[None]) -> None:
         if task.cancelled() and self._tasks.get(key) is task:
             del self._tasks[key]
             work.done(work, INTERRUPTED)

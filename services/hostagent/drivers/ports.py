@@ -6,13 +6,13 @@ can carry thousands of VMs without a task for each; all calls and callbacks happ
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
 from moln.compute.v1.host_pb2 import HostInventory
-from moln.compute.v1.vm_pb2 import VmStatus
+from moln.compute.v1.vm_pb2 import Operation, VmStatus
 from moln.image.v1.image_pb2 import Datastore
 from moln.node.v1.node_service_pb2 import VmOrder
 from services.common.domain.reasons import Reason
@@ -24,8 +24,10 @@ class Power(Enum):
     ABSENT = "absent"
     """Neither guest nor disks are there."""
     OFF = "off"
+    SAVED = "saved"
+    """Off, and its memory is kept on the host: a start goes on where it was."""
     RUNNING = "running"
-    """Also paused: its vCPUs exist."""
+    """Also paused: its vCPUs exist. A guest that is still arriving by a live migration is not: it is OFF until it runs."""
     UNKNOWN = "unknown"
     """The hypervisor does not answer for it."""
 
@@ -52,7 +54,23 @@ class Deed(Enum):
     SHUT_DOWN = "shut_down"
     """Ask the guest to shut down; pull the plug after `Work.grace_s`. Disks stay."""
     PLUG = "plug"
-    """Pull the plug. Disks stay."""
+    """Pull the plug. Disks stay; memory that was saved is dropped."""
+    SUSPEND = "suspend"
+    """Save the guest's memory beside its disks; it is off afterwards (Power.SAVED)."""
+    UPLOAD = "upload"
+    """Bring disks, and memory that was saved, to the datastore by `order.datastore`; `facts.saved` names them. They stay."""
+    HAND_OVER = "hand_over"
+    """As the source of a move by SAVE or COLD: name disks and memory with their checksums in `facts.saved`, for the target to
+    fetch from the data port. They stay as they are until an ERASE or a START."""
+    RECEIVE = "receive"
+    """As the target of a move: prepare folder, network and, for a live one without shared disks, empty disks."""
+    FETCH = "fetch"
+    """As the target of a move by SAVE or COLD: fetch what `order.move.peer_status.saved` names, and verify it."""
+    MIGRATE = "migrate"
+    """As the source of a live move: hand the running guest over to `order.move`'s host. Done: it runs there and not here. Failed:
+    it runs here. Begun again after a crash of the agent it finds out what became of it; it never runs in two places."""
+    OPERATE = "operate"
+    """Carry out `Work.operation`. After a crash of the agent it is asked again: the hypervisor says what is done already."""
     HALT = "halt"
     """SHUT_DOWN at the agent's own end: leaves a mark beside the disks, so that `Seen.end` is BY_AGENT afterwards."""
     ERASE = "erase"
@@ -63,7 +81,9 @@ class Deed(Enum):
 class Outcome:
     """How a deed ended. `reason` is None where it is done; `step` is the step that failed, in words for people.
 
-    `reason` and `message` may also stand beside success: Reason.PLUG_PULLED of a SHUT_DOWN.
+    `reason` and `message` may also stand beside success: Reason.PLUG_PULLED of a SHUT_DOWN. `results` are those of an
+    operation. `facts` holds what is true of the guest now, in the fields FACTS of a status; those that it leaves empty
+    are not touched unless `cleared` names them.
     """
 
     is_done: bool
@@ -71,6 +91,13 @@ class Outcome:
     message: str = ""
     step: str = ""
     was_interrupted: bool = False
+    results: Mapping[str, str] = field(default_factory=dict)
+    facts: VmStatus | None = None
+    cleared: tuple[str, ...] = ()
+
+
+FACTS = ("snapshots", "saved", "size", "needs_restart", "restart_fields", "guest_addresses")
+"""Fields of a status that a driver finds out."""
 
 
 DONE = Outcome(is_done=True)
@@ -93,6 +120,19 @@ class Work:
     progress: Callable[[Work, str, int], None]
     """Tells the step under way and the percent of it that is done; may be called often."""
     grace_s: float = 0.0
+    operation: Operation | None = None
+    """Of OPERATE: what to do."""
+    is_background: bool = False
+    """An operation beside others: it may run while one other deed on the same guest does."""
+
+    @property
+    def key(self) -> WorkKey:
+        """What there is at most one of."""
+        return self.host_id, self.vm_id, self.is_background
+
+
+WorkKey = tuple[int, int, bool]
+"""Host, VM, and whether it is a background operation."""
 
 
 @dataclass(slots=True)
@@ -131,10 +171,10 @@ class PowerDriver(Protocol):
     """Brings guests up and down."""
 
     def begin(self, work: Work) -> None:
-        """Starts a deed and returns at once. There is at most one at a time for a guest."""
+        """Starts a deed and returns at once. There is at most one at a time for a guest, and one in the background."""
         ...
 
-    def interrupt(self, host_id: int, vm_id: int) -> None:
+    def interrupt(self, host_id: int, vm_id: int, *, is_background: bool = False) -> None:
         """Asks for the deed under way to be given up; it ends as it likes. Nothing under way: no effect."""
         ...
 
@@ -213,8 +253,17 @@ class Driver(PowerDriver, RecoveryDriver, ConsoleDriver, InventoryDriver, Protoc
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """What of the optional it can do: `power`, `console`, `console_log`."""
+        """What of the optional it can do: the names in CAPABILITIES."""
         ...
+
+
+CAPABILITIES = frozenset(
+    {
+        "power", "console", "console_log", "suspend", "stop", "reboot", "migrate_live", "migrate_save", "migrate_cold",
+        "attach_disk", "attach_nic", "resize", "resize_disk", "snapshot", "save_disk", "context",
+    }
+)  # fmt: skip
+"""What a driver may say that it can do; an inventory carries it, and the api refuses what a VM's host cannot do."""
 
 
 @dataclass(frozen=True, slots=True)
