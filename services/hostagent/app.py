@@ -21,6 +21,7 @@ from services.common.obs.loops import LoopCounts
 from services.common.rpc import ClientTls, connect
 from services.common.runtime import Background, Backoff, Loop, Run, SettingsError
 from services.hostagent.controllers.agent import AgentSession
+from services.hostagent.controllers.hand import Hand
 from services.hostagent.controllers.hosts import HostReporter
 from services.hostagent.controllers.identity import Identity, find_identity
 from services.hostagent.controllers.life import Life
@@ -96,12 +97,12 @@ class _Agent:
         guests = Guests(host_ids)
         self._metrics.watch(guests)
         outbox = Outbox(lambda: self.link.wake())
-        life = Life(
-            driver, outbox, timers, self._bases, self._metrics,
-            now=time.time, monotonic=time.monotonic, forget=guests.remove, look=lambda host_id: self.sweep.ask(host_id),
-            guest_name=driver.guest_name, is_verbose=driver.name != "sim", longest_halt_s=settings.stop_grace_s,
+        hand = Hand(
+            driver, outbox, timers, self._bases, self._metrics, now=time.time, guest_name=driver.guest_name,
+            look=lambda host_id: self.sweep.ask(host_id), is_verbose=driver.name != "sim",
         )  # fmt: skip
-        self.reconciler = Reconciler(guests, life, outbox, timers)
+        life = Life(hand, monotonic=time.monotonic, forget=guests.remove, longest_halt_s=settings.stop_grace_s)
+        self.reconciler = Reconciler(guests, life, outbox, timers, self._bases)
         self.sweep = Sweep(host_ids, driver, self.reconciler)
         version = importlib.metadata.version("moln")
         self.hosts = HostReporter(identity.hosts, driver, self.reconciler.orphans, version, lambda: self.link.wake())

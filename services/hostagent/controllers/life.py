@@ -8,27 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 from moln.compute.v1 import vm_pb2
-from moln.compute.v1.vm_pb2 import VmStatus
-from moln.node.v1.node_service_pb2 import VmOrder
 from services.common.domain.reasons import Reason
 from services.common.obs.logs import get_logger
-from services.hostagent.controllers.outbox import Outbox
+from services.hostagent.controllers.hand import DEFAULT_GRACE_S, Hand, generation, unix
+from services.hostagent.controllers.moving import DEEDS as MOVING_DEEDS
+from services.hostagent.controllers.moving import Moving
+from services.hostagent.controllers.operations import Operations
 from services.hostagent.core import status as statuses
 from services.hostagent.core.guest import DOING_OF_DEED, Doing, Guest
 from services.hostagent.core.observed import Observed, Ordered, observe, ordered
 from services.hostagent.core.table import INTERRUPTED_BY, PAUSED, TABLE, Act
-from services.hostagent.drivers.ports import Deed, End, Outcome, Power, PowerDriver, Timing, Work
+from services.hostagent.drivers.ports import Deed, End, Outcome, Power, Work
 
 RETRY_S = 1.0
 """Pause before a report or claim is repeated that the gateway could not store."""
-DEFAULT_GRACE_S = 60
 FINAL_REFUSALS = frozenset({Reason.EPOCH_PAST, Reason.HOST_FENCED, Reason.VM_NOT_FOUND, Reason.STATE_FORBIDS})
 """Answers after which a claim is not repeated before another order comes."""
 
-DEEDS_UNDER_WAY = frozenset({Doing.STARTING, Doing.SHUTTING_DOWN, Doing.PLUGGING, Doing.ERASING})
+DEEDS_UNDER_WAY = frozenset(set(DOING_OF_DEED.values()))
 
 _ENDS = {
     End.SHUT_DOWN: (Reason.GUEST_SHUT_DOWN, "the guest shut down from within"),
@@ -37,62 +36,53 @@ _ENDS = {
     End.NONE: (Reason.GUEST_VANISHED, "the guest is gone without moln's doing"),
     End.BY_AGENT: (Reason.GUEST_VANISHED, "the guest was stopped when the agent ended"),
 }
-
-
-class LifeMetrics(Protocol):
-    """What is counted of guests' lives."""
-
-    def did(self, deed: Deed, outcome: Outcome) -> None:
-        """A deed has ended."""
-        ...
-
-    def started_after(self, seconds: float) -> None:
-        """A guest runs, that long after the order for it came."""
-        ...
-
-    def refused(self) -> None:
-        """A claim was refused."""
-        ...
+_SPOKEN_OF = frozenset(
+    {
+        vm_pb2.VM_PHASE_STARTING, vm_pb2.VM_PHASE_POWERING_OFF, vm_pb2.VM_PHASE_SUSPENDING, vm_pb2.VM_PHASE_SAVING,
+        vm_pb2.VM_PHASE_MIGRATING, vm_pb2.VM_PHASE_READY,
+    }
+)  # fmt: skip
+"""Phases in which progress is reported."""
 
 
 class Life:
-    """Decides and does, for any guest. `bases` holds by host what all its statuses have in common."""
+    """Decides and does, for any guest."""
 
     def __init__(
         self,
-        driver: PowerDriver,
-        outbox: Outbox,
-        timers: Timing,
-        bases: dict[int, VmStatus],
-        metrics: LifeMetrics,
+        hand: Hand,
         *,
-        now: Callable[[], float],
         monotonic: Callable[[], float],
         forget: Callable[[Guest], None],
-        look: Callable[[int], None],
-        guest_name: Callable[[int, str], str] = lambda vm_id, _uid: f"vm-{vm_id}",
-        is_verbose: bool = True,
         longest_halt_s: float = DEFAULT_GRACE_S,
     ) -> None:
-        self._driver, self._outbox, self._timers = driver, outbox, timers
-        self._bases, self._metrics = bases, metrics
-        self._now, self._monotonic = now, monotonic
-        self._forget, self._look = forget, look
+        self._hand, self._driver, self._outbox = hand, hand.driver, hand.outbox
+        self._now, self._monotonic, self._forget = hand.now, monotonic, forget
+        self._moving, self._operations = Moving(hand), Operations(hand)
         self._log = get_logger("life")
-        self._guest_name = guest_name
-        self._is_verbose, self._longest_halt_s = is_verbose, longest_halt_s
-        self._changes = 0
+        self._longest_halt_s = longest_halt_s
         self._halting: dict[Guest, Callable[[], None]] = {}
         self.is_halting = False
         """The agent ends: nothing new is begun."""
+        hand.answers_to(self._done, self._progress)
         self._acts: dict[Act, Callable[[Guest, Observed], None]] = {
             Act.KEEP: self._keep,
             Act.START: self._claim,
             Act.RETRY: self._fell,
             Act.CONFIRM: self._confirm,
             Act.REST: self._rest,
-            Act.SHUT_DOWN: self._shut_down,
+            Act.SETTLE: self._settle,
+            Act.SHUT_DOWN: partial(self._enter, phase=vm_pb2.VM_PHASE_POWERING_OFF, deed=Deed.SHUT_DOWN),
             Act.PLUG: self._plug,
+            Act.SUSPEND: partial(self._enter, phase=vm_pb2.VM_PHASE_SUSPENDING, deed=Deed.SUSPEND),
+            Act.UPLOAD: partial(self._enter, phase=vm_pb2.VM_PHASE_SAVING, deed=Deed.UPLOAD),
+            Act.MIGRATE: self._moving.migrate,
+            Act.HAND_OVER: self._moving.hand_over,
+            Act.STAND: self._moving.stand,
+            Act.CLAIM: self._moving.claim,
+            Act.RECEIVE: self._moving.receive,
+            Act.ARRIVE: self._moving.arrive,
+            Act.FETCH: self._moving.fetch,
             Act.ERASE: self._erase,
             Act.GONE: self._gone,
         }
@@ -100,17 +90,15 @@ class Life:
     @property
     def changes(self) -> int:
         """Number of the last change of any guest's power."""
-        return self._changes
-
-    def base(self, host_id: int) -> VmStatus:
-        """What all statuses of the host have in common."""
-        return self._bases[host_id]
+        return self._hand.changes
 
     def decide(self, guest: Guest) -> None:
         """Looks at the guest and does the next thing, if there is one. Idempotent."""
         if self.is_halting:
             return
         wanted = ordered(guest.order, guest.status)
+        if guest.background or guest.doing is Doing.OPERATING:
+            self._operations.review(guest)
         if guest.doing is not Doing.NOTHING:
             if wanted in INTERRUPTED_BY[guest.doing]:
                 self._driver.interrupt(guest.host_id, guest.vm_id)
@@ -120,26 +108,22 @@ class Life:
         if act in PAUSED and self._must_wait(guest):
             return
         self._acts[act](guest, observed)
+        if act in (Act.KEEP, Act.CONFIRM):
+            self._operations.consider(guest, observed)
 
     def power(self, guest: Guest, power: Power, end: End) -> None:
         """Takes in what the hypervisor has of the guest now, and decides."""
         if guest.doing is Doing.STARTING and power is not Power.RUNNING:
-            self._changes += 1
-            guest.changed = self._changes
+            self._hand.note_change(guest)
             guest.end = end  # looked at when the start has ended
             return
-        if guest.doing is not Doing.NOTHING or (power is guest.power and end is guest.end):
+        has_arrived = guest.doing is Doing.RECEIVING and power is Power.RUNNING
+        if guest.doing is not Doing.NOTHING and not has_arrived:
             return
-        self._set_power(guest, power, end)
+        if power is guest.power and end is guest.end:
+            return
+        self._hand.set_power(guest, power, end)
         self.decide(guest)
-
-    def report(self, guest: Guest, status: VmStatus) -> None:
-        """Makes `status` the guest's and reports it."""
-        if self._is_verbose:
-            self._tell(guest, status)
-        guest.status = status
-        self._driver.remember(status, guest.vm_id)
-        self._outbox.put(guest, status)
 
     # Claims
 
@@ -148,16 +132,18 @@ class Life:
         guest.doing, guest.before_claim = Doing.NOTHING, None
         status = guest.status
         is_wanted = ordered(guest.order, status) is Ordered.RUN and not self.is_halting
-        if not is_wanted or status is None:
+        if not is_wanted or status is None or status.phase != vm_pb2.VM_PHASE_STARTING:
             self.decide(guest)
             return
-        self._set_power(guest, Power.OFF, End.NONE)
+        if guest.power is not Power.SAVED:
+            self._hand.set_power(guest, Power.OFF)
+        guest.end = End.NONE
         self._driver.remember(status, guest.vm_id)
-        self._begin(guest, Deed.START)
+        self._hand.begin(guest, Deed.START)
 
     def refused(self, guest: Guest, reason: str) -> None:
         """The claim is not stored: nothing has been touched, and what was reported before stands."""
-        self._metrics.refused()
+        self._hand.metrics.refused()
         guest.doing = Doing.NOTHING
         guest.status, guest.before_claim = guest.before_claim, None
         if guest.order is None and not guest.is_here:
@@ -189,32 +175,32 @@ class Life:
             return
         before = guest.status
         guest.before_claim, guest.claimed = before, order
-        guest.status = statuses.claimed(self._bases[guest.host_id], before, order, statuses.stamp(self._now()))
-        guest.status.hypervisor_name = self._guest_name(guest.vm_id, order.uid)
+        guest.status = statuses.claimed(self._hand.bases[guest.host_id], before, order, statuses.stamp(self._now()))
+        guest.status.hypervisor_name = self._hand.guest_name(guest.vm_id, order.uid)
         guest.doing = Doing.CLAIMING
         self._outbox.put(guest, guest.status, is_claim=True)
 
     def _fell(self, guest: Guest, _observed: Observed) -> None:
         reason, message = _ENDS[guest.end]
-        status = statuses.fell(self._known(guest), reason, message, self._now())
-        guest.not_before = _unix(status)
-        self.report(guest, status)
+        status = statuses.fell(self._hand.known(guest), reason, message, self._now())
+        guest.not_before = unix(status)
+        self._hand.report(guest, status)
         self.decide(guest)
 
     def _confirm(self, guest: Guest, _observed: Observed) -> None:
-        status = self._known(guest)
-        generation = _generation(guest.order)
-        is_said = status.phase == vm_pb2.VM_PHASE_RUNNING and status.observed_generation == generation
+        status = self._hand.known(guest)
+        current = generation(guest.order)
+        is_said = status.phase == vm_pb2.VM_PHASE_RUNNING and status.observed_generation == current
         if is_said:
             return
         now = statuses.stamp(self._now())
-        fresh = statuses.entered(status, vm_pb2.VM_PHASE_RUNNING, now, generation=generation)
+        fresh = statuses.entered(status, vm_pb2.VM_PHASE_RUNNING, now, generation=current)
         if not fresh.HasField("start_time"):
             fresh.start_time.CopyFrom(now)
-        self.report(guest, fresh)
+        self._hand.report(guest, fresh)
 
     def _rest(self, guest: Guest, observed: Observed) -> None:
-        before = self._known(guest)
+        before = self._hand.known(guest)
         reason, message = before.reason, before.message
         if observed is Observed.ENDED:
             reason, message = _ENDS[guest.end]
@@ -222,24 +208,36 @@ class Life:
             reason, message = "", ""
         now = statuses.stamp(self._now())
         off = vm_pb2.VM_PHASE_POWERED_OFF
-        generation = _generation(guest.order)
-        status = statuses.entered(before, off, now, generation=generation, reason=reason, message=message)
+        status = statuses.entered(before, off, now, generation=generation(guest.order), reason=reason, message=message)
         status.failures = 0
         guest.not_before = 0.0
-        self.report(guest, status)
+        self._hand.report(guest, status)
 
-    def _shut_down(self, guest: Guest, _observed: Observed) -> None:
-        is_erase = ordered(guest.order, guest.status) is Ordered.ERASE
-        if not is_erase:
-            now = statuses.stamp(self._now())
-            self.report(guest, statuses.entered(self._known(guest), vm_pb2.VM_PHASE_POWERING_OFF, now))
-        self._begin(guest, Deed.SHUT_DOWN)
+    def _settle(self, guest: Guest, observed: Observed) -> None:
+        before = self._hand.known(guest)
+        phase = vm_pb2.VM_PHASE_SAVED if observed is Observed.STORED else vm_pb2.VM_PHASE_SUSPENDED
+        current = generation(guest.order)
+        if before.phase == phase and before.observed_generation == current:
+            self._operations.consider(guest, observed)
+            return
+        status = statuses.entered(before, phase, statuses.stamp(self._now()), generation=current)
+        status.failures = 0
+        guest.not_before = 0.0
+        self._hand.report(guest, status)
+
+    def _enter(self, guest: Guest, _observed: Observed, *, phase: vm_pb2.VmPhase, deed: Deed) -> None:
+        """Reports the phase and begins its deed; what is to be erased says no more."""
+        if ordered(guest.order, guest.status) is not Ordered.ERASE:
+            self._hand.report(guest, statuses.entered(self._hand.known(guest), phase, statuses.stamp(self._now())))
+        self._hand.begin(guest, deed)
 
     def _plug(self, guest: Guest, _observed: Observed) -> None:
-        self._begin(guest, Deed.PLUG)
+        self._hand.begin(guest, Deed.PLUG)
 
     def _erase(self, guest: Guest, _observed: Observed) -> None:
-        self._begin(guest, Deed.ERASE)
+        if guest.background:
+            return  # it was told to end; its end is heard of
+        self._hand.begin(guest, Deed.ERASE)
 
     def _gone(self, guest: Guest, _observed: Observed) -> None:
         order = guest.order
@@ -250,7 +248,7 @@ class Life:
         guest.status, guest.before_claim = None, None
         self._outbox.put(guest, status, is_gone=True)
 
-    # Deeds and how they end
+    # The agent's end
 
     def halt(self, guest: Guest, done: Callable[[], None]) -> None:
         """Shuts the guest down because the agent ends; `done` is called when it is off, or could not be."""
@@ -258,84 +256,84 @@ class Life:
         if guest.doing in DEEDS_UNDER_WAY:
             self._driver.interrupt(guest.host_id, guest.vm_id)
         elif guest.power is Power.RUNNING:
-            self._begin(guest, Deed.HALT)
+            self._hand.begin(guest, Deed.HALT, most_grace_s=self._longest_halt_s)
         else:
             self._halting.pop(guest)()
 
     def _halted(self, guest: Guest, work: Work, outcome: Outcome) -> None:
         """A deed has ended while the agent ends. What it has left running is shut down like all others."""
+        if work.is_background:
+            return
         guest.doing = Doing.NOTHING
         if work.deed is Deed.START and outcome.is_done:
             guest.power = Power.RUNNING
-        elif outcome.is_done:
+        elif outcome.is_done and work.deed in _OFF_AFTER:
             guest.power = Power.OFF
         if work.deed is not Deed.HALT and guest.power is Power.RUNNING:
-            self._begin(guest, Deed.HALT)
+            self._hand.begin(guest, Deed.HALT, most_grace_s=self._longest_halt_s)
         elif guest in self._halting:
             self._halting.pop(guest)()
 
-    def _begin(self, guest: Guest, deed: Deed) -> None:
-        guest.doing = DOING_OF_DEED[deed]
-        self._driver.begin(self._work(guest, deed))
-
-    def _work(self, guest: Guest, deed: Deed) -> Work:
-        order = guest.order
-        grace = 0.0
-        if deed is Deed.SHUT_DOWN or deed is Deed.HALT:
-            grace = float((order.spec.template.shutdown_grace_s if order is not None else 0) or DEFAULT_GRACE_S)
-        if deed is Deed.HALT:
-            grace = min(grace, self._longest_halt_s)
-        return Work(
-            deed=deed,
-            host_id=guest.host_id,
-            vm_id=guest.vm_id,
-            uid=guest.uid,
-            order=order,
-            status=self._known(guest),
-            done=partial(self._done, guest),
-            progress=partial(self._progress, guest),
-            grace_s=grace,
-        )
+    # Deeds and how they end
 
     def _done(self, guest: Guest, work: Work, outcome: Outcome) -> None:
         if self.is_halting:
             self._halted(guest, work, outcome)
             return
-        self._metrics.did(work.deed, outcome)
+        self._hand.metrics.did(work.deed, outcome)
+        if work.is_background:
+            self._operations.ended(guest, work, outcome)
+            self.decide(guest)
+            return
         guest.doing = Doing.NOTHING
-        if outcome.is_done:
+        if work.deed is Deed.OPERATE:
+            self._operations.ended(guest, work, outcome)
+            self._hand.look(guest.host_id)
+        elif work.deed in MOVING_DEEDS:
+            self._moving.ended(guest, work, outcome)
+        elif outcome.is_done:
             self._succeeded(guest, work, outcome)
         elif not outcome.was_interrupted:
             self._failed(guest, work, outcome)
         is_as_ordered = work.deed is Deed.START and outcome.is_done and work.order is guest.order
-        if guest.doing is Doing.NOTHING and not is_as_ordered:
+        if guest.doing is Doing.NOTHING and not (is_as_ordered and not _asks_for_more(guest)):
             self.decide(guest)
 
     def _succeeded(self, guest: Guest, work: Work, outcome: Outcome) -> None:
-        if work.deed is Deed.START:
-            self._runs(guest, work)
-        elif work.deed is Deed.ERASE:
-            self._erased(guest)
-        else:
-            self._set_power(guest, Power.OFF, End.NONE)
-            now = statuses.stamp(self._now())
-            guest.status = statuses.entered(
-                self._known(guest), vm_pb2.VM_PHASE_POWERING_OFF, now,
-                reason=outcome.reason or "", message=outcome.message,
-            )  # fmt: skip
+        now = statuses.stamp(self._now())
+        match work.deed:
+            case Deed.START:
+                self._runs(guest, work, outcome)
+            case Deed.ERASE:
+                self._erased(guest)
+            case Deed.SUSPEND:
+                self._hand.set_power(guest, Power.SAVED)
+                guest.status = statuses.with_facts(self._hand.known(guest), outcome)
+            case Deed.UPLOAD:
+                stored = statuses.with_facts(self._hand.known(guest), outcome)
+                self._hand.report(
+                    guest, statuses.entered(stored, vm_pb2.VM_PHASE_SAVED, now, generation=generation(guest.order))
+                )
+            case _:
+                self._hand.set_power(guest, Power.OFF)
+                guest.status = statuses.entered(
+                    self._hand.known(guest), vm_pb2.VM_PHASE_POWERING_OFF, now,
+                    reason=outcome.reason or "", message=outcome.message,
+                )  # fmt: skip
 
-    def _runs(self, guest: Guest, work: Work) -> None:
+    def _runs(self, guest: Guest, work: Work, outcome: Outcome) -> None:
         if guest.end is not End.NONE:  # something was heard of it meanwhile: look what is true now
-            self._look(guest.host_id)
-        self._set_power(guest, Power.RUNNING, End.NONE)
+            self._hand.look(guest.host_id)
+        self._hand.set_power(guest, Power.RUNNING)
         guest.not_before = 0.0
-        self.report(guest, statuses.running(work.status, statuses.stamp(self._now()), _generation(work.order)))
+        known = statuses.with_facts(work.status, outcome)
+        self._hand.report(guest, statuses.running(known, statuses.stamp(self._now()), generation(work.order)))
         if guest.ordered_at:
-            self._metrics.started_after(self._monotonic() - guest.ordered_at)
+            self._hand.metrics.started_after(self._monotonic() - guest.ordered_at)
             guest.ordered_at = 0.0
 
     def _erased(self, guest: Guest) -> None:
-        self._set_power(guest, Power.ABSENT, End.NONE)
+        self._hand.set_power(guest, Power.ABSENT)
         wanted = ordered(guest.order, guest.status)
         if wanted is Ordered.ERASE or wanted is Ordered.ERASE_HARD:
             self._gone(guest, Observed.ABSENT)
@@ -343,40 +341,32 @@ class Life:
             guest.status = None
 
     def _failed(self, guest: Guest, work: Work, outcome: Outcome) -> None:
-        status = statuses.failed(self._known(guest), outcome, self._now())
-        guest.not_before = _unix(status)
-        if work.deed is Deed.START:
-            self._set_power(guest, Power.OFF, End.NONE)
+        status = statuses.failed(self._hand.known(guest), outcome, self._now())
+        guest.not_before = unix(status)
+        if work.deed is Deed.START and guest.power is not Power.SAVED:
+            self._hand.set_power(guest, Power.OFF)
         self._log.warning(
             "deed failed", deed=work.deed.value, vm_id=guest.vm_id, host_id=guest.host_id, step=outcome.step,
             reason=outcome.reason, error=outcome.message,
         )  # fmt: skip
-        self.report(guest, status)
+        self._hand.report(guest, status)
+        if ordered(guest.order, status) in _GOING:
+            self._moving.give_up(guest, outcome)
         if work.deed is not Deed.START:
-            self._look(guest.host_id)
+            self._hand.look(guest.host_id)
 
     def _progress(self, guest: Guest, work: Work, step: str, percent: int) -> None:
         status = guest.status
+        if work.deed is Deed.OPERATE:
+            self._operations.progress(guest, work, step, percent)
+            return
         if status is None or guest.doing is not DOING_OF_DEED[work.deed]:
             return
         guest.status = statuses.stepped(status, step, percent)
-        if status.phase in (vm_pb2.VM_PHASE_STARTING, vm_pb2.VM_PHASE_POWERING_OFF):
+        if status.phase in _SPOKEN_OF:
             self._outbox.put(guest, guest.status)
 
     # Small parts
-
-    def _known(self, guest: Guest) -> VmStatus:
-        """The guest's status, or the beginning of one."""
-        if guest.status is not None:
-            return guest.status
-        order = guest.order
-        epoch = order.epoch if order is not None else 0
-        return statuses.remains(self._bases[guest.host_id], guest.uid, epoch)
-
-    def _set_power(self, guest: Guest, power: Power, end: End) -> None:
-        self._changes += 1
-        guest.changed = self._changes
-        guest.power, guest.end = power, end
 
     def _must_wait(self, guest: Guest) -> bool:
         left = guest.not_before - self._now() if guest.not_before else 0.0
@@ -384,26 +374,19 @@ class Life:
             return False
         if not guest.waits:
             guest.waits = True
-            self._timers.after(left, partial(self._waited, guest))
+            self._hand.timers.after(left, partial(self._waited, guest))
         return True
 
     def _waited(self, guest: Guest) -> None:
         guest.waits = False
         self.decide(guest)
 
-    def _tell(self, guest: Guest, status: VmStatus) -> None:
-        before = guest.status.phase if guest.status is not None else 0
-        if before != status.phase:
-            self._log.info(
-                "phase entered", vm_id=guest.vm_id, host_id=guest.host_id, reason=status.reason or None,
-                before=vm_pb2.VmPhase.Name(before).removeprefix("VM_PHASE_"),
-                now=vm_pb2.VmPhase.Name(status.phase).removeprefix("VM_PHASE_"),
-            )  # fmt: skip
+
+_OFF_AFTER = frozenset({Deed.SHUT_DOWN, Deed.PLUG, Deed.HALT, Deed.SUSPEND, Deed.ERASE, Deed.MIGRATE})
+_GOING = frozenset({Ordered.SAVE_AND_GO, Ordered.OFF_AND_GO})
 
 
-def _generation(order: VmOrder | None) -> int:
-    return order.intent.generation if order is not None else 0
-
-
-def _unix(status: VmStatus) -> float:
-    return status.not_before.seconds + status.not_before.nanos / 1e9
+def _asks_for_more(guest: Guest) -> bool:
+    """Whether the order holds an operation: then the guest is looked at once more when it runs."""
+    order = guest.order
+    return order is not None and (order.intent.HasField("operation") or order.intent.HasField("background"))

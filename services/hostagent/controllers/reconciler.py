@@ -6,9 +6,10 @@ It runs on the event loop without a task of its own, so that thousands of idle V
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from moln.compute.v1 import vm_pb2
+from moln.compute.v1.vm_pb2 import VmStatus
 from moln.node.v1.node_service_pb2 import ReportAck, VmOrder
 from services.common.obs.logs import get_logger
 from services.hostagent.controllers.life import DEEDS_UNDER_WAY, FINAL_REFUSALS, RETRY_S, Life
@@ -17,8 +18,20 @@ from services.hostagent.core import status as statuses
 from services.hostagent.core.guest import Doing, Guest
 from services.hostagent.drivers.ports import End, Power, Seen, Timing
 
-_RUNS = frozenset({vm_pb2.VM_PHASE_RUNNING, vm_pb2.VM_PHASE_POWERING_OFF, vm_pb2.VM_PHASE_FAILED})
-_RESTS = frozenset({vm_pb2.VM_PHASE_POWERED_OFF, vm_pb2.VM_PHASE_FAILED})
+_RUNS = frozenset(
+    {
+        vm_pb2.VM_PHASE_RUNNING, vm_pb2.VM_PHASE_POWERING_OFF, vm_pb2.VM_PHASE_SUSPENDING, vm_pb2.VM_PHASE_MIGRATING,
+        vm_pb2.VM_PHASE_FAILED,
+    }
+)  # fmt: skip
+_RESTS = frozenset(
+    {
+        vm_pb2.VM_PHASE_POWERED_OFF, vm_pb2.VM_PHASE_SUSPENDED, vm_pb2.VM_PHASE_SAVED, vm_pb2.VM_PHASE_HANDED_OVER,
+        vm_pb2.VM_PHASE_READY, vm_pb2.VM_PHASE_FAILED,
+    }
+)  # fmt: skip
+_TOLD = _RUNS - {vm_pb2.VM_PHASE_FAILED} | {vm_pb2.VM_PHASE_READY}
+"""Phases in which a guest may be found running without that being news."""
 
 
 class Guests:
@@ -52,9 +65,11 @@ class Guests:
 class Reconciler:
     """What is ordered meets what is seen here."""
 
-    def __init__(self, guests: Guests, life: Life, outbox: Outbox, timers: Timing) -> None:
+    def __init__(
+        self, guests: Guests, life: Life, outbox: Outbox, timers: Timing, bases: Mapping[int, VmStatus]
+    ) -> None:
         self.guests = guests
-        self._life, self._outbox, self._timers = life, outbox, timers
+        self._life, self._outbox, self._timers, self._bases = life, outbox, timers, bases
         self._foreign: dict[int, dict[int, Seen]] = {}
         self._complete: set[int] = set()
         self._log = get_logger("reconciler")
@@ -208,11 +223,10 @@ class Reconciler:
     def _adopt(self, guest: Guest, seen: Seen) -> None:
         """Takes over a guest that this process has not started, with what is remembered of it."""
         guest.power, guest.end = seen.power, seen.end
-        status = statuses.remains(self._life.base(seen.host_id), seen.uid, seen.epoch)
+        status = statuses.remains(self._bases[seen.host_id], seen.uid, seen.epoch)
         if seen.status is not None:
             status.MergeFrom(seen.status)
-        is_told = status.phase in (vm_pb2.VM_PHASE_RUNNING, vm_pb2.VM_PHASE_POWERING_OFF)
-        if seen.power is Power.RUNNING and not is_told:
+        if seen.power is Power.RUNNING and status.phase not in _TOLD:
             was = status.phase
             status = statuses.entered(status, vm_pb2.VM_PHASE_RUNNING, status.since)
             if was != vm_pb2.VM_PHASE_STARTING:

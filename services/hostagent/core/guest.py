@@ -21,6 +21,13 @@ class Doing(Enum):
     STARTING = "starting"
     SHUTTING_DOWN = "shutting_down"
     PLUGGING = "plugging"
+    SUSPENDING = "suspending"
+    UPLOADING = "uploading"
+    HANDING_OVER = "handing_over"
+    MIGRATING = "migrating"
+    RECEIVING = "receiving"
+    FETCHING = "fetching"
+    OPERATING = "operating"
     ERASING = "erasing"
     LEAVING = "leaving"
     """Everything is erased; the report of it is not answered."""
@@ -31,6 +38,13 @@ DOING_OF_DEED = {
     Deed.SHUT_DOWN: Doing.SHUTTING_DOWN,
     Deed.HALT: Doing.SHUTTING_DOWN,
     Deed.PLUG: Doing.PLUGGING,
+    Deed.SUSPEND: Doing.SUSPENDING,
+    Deed.UPLOAD: Doing.UPLOADING,
+    Deed.HAND_OVER: Doing.HANDING_OVER,
+    Deed.MIGRATE: Doing.MIGRATING,
+    Deed.RECEIVE: Doing.RECEIVING,
+    Deed.FETCH: Doing.FETCHING,
+    Deed.OPERATE: Doing.OPERATING,
     Deed.ERASE: Doing.ERASING,
 }
 
@@ -39,6 +53,7 @@ class Guest:
     """One VM on one host."""
 
     __slots__ = (
+        "background",
         "before_claim",
         "changed",
         "claimed",
@@ -74,6 +89,8 @@ class Guest:
         self.power = Power.ABSENT
         self.end = End.NONE
         self.doing = Doing.NOTHING
+        self.background = ""
+        """Id of the background operation that is under way, or empty."""
         self.not_before = 0.0
         """Unix time before which nothing is repeated after a failure; 0: at once."""
         self.waits = False

@@ -5,11 +5,11 @@ from __future__ import annotations
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from moln.compute.v1 import vm_pb2
-from moln.compute.v1.vm_pb2 import VmPhase, VmStatus
+from moln.compute.v1.vm_pb2 import OperationStatus, VmPhase, VmStatus
 from moln.node.v1.node_service_pb2 import VmOrder
 from services.common.domain.reasons import Reason
 from services.hostagent.core.backoff import pause_s
-from services.hostagent.drivers.ports import Outcome
+from services.hostagent.drivers.ports import FACTS, Outcome
 
 STABLE_S = 60.0
 """A guest that ran that long has forgotten earlier failures."""
@@ -40,7 +40,61 @@ def claimed(base: VmStatus, before: VmStatus | None, order: VmOrder, now: Timest
         status.attempt = before.attempt + 1
         status.failures = before.failures
         status.observed_generation = before.observed_generation
+        status.snapshots.extend(before.snapshots)
+        for name in ("operation", "background", "move"):
+            if before.HasField(name):
+                getattr(status, name).CopyFrom(getattr(before, name))
     _moment(status, now)
+    return status
+
+
+def place_claimed(base: VmStatus, order: VmOrder, now: Timestamp) -> VmStatus:
+    """The claim of a move's target: nothing runs there yet, and nothing is prepared."""
+    status = VmStatus()
+    status.CopyFrom(base)
+    status.uid, status.epoch = order.uid, order.epoch
+    status.phase = vm_pb2.VM_PHASE_READY
+    status.move.id = order.move.move.move_id
+    _moment(status, now)
+    return status
+
+
+def moved(before: VmStatus, phase: VmPhase, move: OperationStatus, now: Timestamp, *, generation: int = 0) -> VmStatus:
+    """How far the node's part of a move is."""
+    status = entered(before, phase, now, generation=generation) if phase != before.phase else _copy(before)
+    status.move.CopyFrom(move)
+    return status
+
+
+def with_facts(before: VmStatus, outcome: Outcome) -> VmStatus:
+    """What a deed has found out about the guest."""
+    if outcome.facts is None and not outcome.cleared:
+        return before
+    status = _copy(before)
+    for name in outcome.cleared:
+        status.ClearField(name)
+    if outcome.facts is not None:
+        for name in FACTS:
+            if _is_set(outcome.facts, name):
+                status.ClearField(name)
+        status.MergeFrom(outcome.facts)
+    return status
+
+
+def operated(before: VmStatus, operation: OperationStatus, *, is_background: bool) -> VmStatus:
+    """How far an operation is."""
+    status = _copy(before)
+    (status.background if is_background else status.operation).CopyFrom(operation)
+    return status
+
+
+def _is_set(facts: VmStatus, name: str) -> bool:
+    return any(field.name == name for field, _ in facts.ListFields())
+
+
+def _copy(before: VmStatus) -> VmStatus:
+    status = VmStatus()
+    status.CopyFrom(before)
     return status
 
 

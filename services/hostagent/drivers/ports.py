@@ -27,7 +27,7 @@ class Power(Enum):
     SAVED = "saved"
     """Off, and its memory is kept on the host: a start goes on where it was."""
     RUNNING = "running"
-    """Also paused: its vCPUs exist. A guest that is still arriving by a live migration is not: it is OFF until it runs."""
+    """Also paused: its vCPUs exist. A guest that is still arriving by a live migration is OFF until it runs."""
     UNKNOWN = "unknown"
     """The hypervisor does not answer for it."""
 
@@ -58,19 +58,21 @@ class Deed(Enum):
     SUSPEND = "suspend"
     """Save the guest's memory beside its disks; it is off afterwards (Power.SAVED)."""
     UPLOAD = "upload"
-    """Bring disks, and memory that was saved, to the datastore by `order.datastore`; `facts.saved` names them. They stay."""
+    """Bring disks, and memory that was saved, to the datastore by `order.datastore`; `facts.saved` names them. What is
+    here stays."""
     HAND_OVER = "hand_over"
-    """As the source of a move by SAVE or COLD: name disks and memory with their checksums in `facts.saved`, for the target to
-    fetch from the data port. They stay as they are until an ERASE or a START."""
+    """As the source of a move by SAVE or COLD: name disks and memory with their checksums in `facts.saved`, for the
+    target to fetch from the data port. They stay as they are until an ERASE or a START."""
     RECEIVE = "receive"
     """As the target of a move: prepare folder, network and, for a live one without shared disks, empty disks."""
     FETCH = "fetch"
     """As the target of a move by SAVE or COLD: fetch what `order.move.peer_status.saved` names, and verify it."""
     MIGRATE = "migrate"
-    """As the source of a live move: hand the running guest over to `order.move`'s host. Done: it runs there and not here. Failed:
-    it runs here. Begun again after a crash of the agent it finds out what became of it; it never runs in two places."""
+    """As the source of a live move: hand the running guest over to `order.move`'s host. Done: it runs there and not
+    here. Failed: it runs here. Begun again after a crash of the agent it finds out what became of it; it never runs in
+    two places."""
     OPERATE = "operate"
-    """Carry out `Work.operation`. After a crash of the agent it is asked again: the hypervisor says what is done already."""
+    """Carry out `Work.operation`. After a crash of the agent it is asked again: the hypervisor says what is done."""
     HALT = "halt"
     """SHUT_DOWN at the agent's own end: leaves a mark beside the disks, so that `Seen.end` is BY_AGENT afterwards."""
     ERASE = "erase"

@@ -130,9 +130,9 @@ class LibvirtDriver:
         """Begins a deed, as a task of its own; all but those that wait for a guest take one of the few places."""
         self._deeds.begin(work)
 
-    def interrupt(self, host_id: int, vm_id: int) -> None:
+    def interrupt(self, host_id: int, vm_id: int, *, is_background: bool = False) -> None:
         """Cancels the deed under way; a start undoes what it has made."""
-        self._deeds.interrupt(host_id, vm_id)
+        self._deeds.interrupt(host_id, vm_id, is_background=is_background)
 
     def remember(self, status: VmStatus, vm_id: int) -> None:
         """Keeps the status in the VM's folder, where there is one yet."""

@@ -17,7 +17,21 @@ from moln.compute.v1.vm_pb2 import VmStatus
 from moln.image.v1.image_pb2 import Datastore
 from services.common.domain.errors import MolnError
 from services.common.domain.reasons import Reason
-from services.hostagent.drivers.ports import DONE, INTERRUPTED, Deed, End, Load, Outcome, Power, Seen, Timing, Work
+from services.hostagent.drivers.ports import (
+    CAPABILITIES,
+    INTERRUPTED,
+    Deed,
+    End,
+    Load,
+    Outcome,
+    Power,
+    Seen,
+    Timing,
+    Work,
+    WorkKey,
+)
+from services.hostagent.drivers.sim.acts import Acts
+from services.hostagent.drivers.sim.faults import delay_of, fault_of
 from services.hostagent.drivers.sim.journal import Journal, SimGuest, State, read_state
 from services.hostagent.drivers.sim.knobs import Knobs, for_labels, number
 
@@ -29,7 +43,7 @@ class SimDriver:
     """All simulated hosts of a process. `look` and everything else is answered at once, from memory."""
 
     name = "sim"
-    capabilities = frozenset({"power", "console", "console_log"})
+    capabilities = CAPABILITIES
 
     def __init__(
         self,
@@ -53,7 +67,8 @@ class SimDriver:
         self._by_host: dict[int, dict[int, SimGuest]] = {host_id: {} for host_id in self._host_ids}
         for guest in self._state.guests.values():
             self._by_host.setdefault(guest.host_id, {})[guest.vm_id] = guest
-        self._under_way: dict[tuple[int, int], Work] = {}
+        self._acts = Acts(self._state, self._by_host, self._journal, self._arrived)
+        self._under_way: dict[WorkKey, Work] = {}
         self._due: list[tuple[Work, Outcome | None]] = []
         self._is_ticking = False
         self._boot_new_hosts()
@@ -67,21 +82,27 @@ class SimDriver:
 
     def begin(self, work: Work) -> None:
         """Does the deed after the time that knobs and labels say."""
-        self._under_way[work.host_id, work.vm_id] = work
-        delay = self._delay(work)
+        self._under_way[work.key] = work
+        delay = delay_of(work, self._knobs_of(work), self._random)
         if delay > 0:
             self._timers.after(delay, lambda: self._soon(work, None))
         else:
             self._soon(work, None)
 
-    def interrupt(self, host_id: int, vm_id: int) -> None:
+    def interrupt(self, host_id: int, vm_id: int, *, is_background: bool = False) -> None:
         """Ends the deed under way at once, undone."""
-        work = self._under_way.get((host_id, vm_id))
+        work = self._under_way.get((host_id, vm_id, is_background))
         if work is not None and not any(due is work for due, _ in self._due):
             self._soon(work, INTERRUPTED)
 
     def remember(self, status: VmStatus, vm_id: int) -> None:
-        """Nothing to do: the journal holds what a restart needs."""
+        """Keeps what the journal would not tell by itself: of guests that only run, it does."""
+        guest = self._state.guests.get((status.host_id, vm_id))
+        if guest is None or guest.uid != status.uid or not (guest.remembered or _is_worth_it(status)):
+            return
+        guest.remembered = status.SerializeToString()
+        self._journal.remembers(guest, self._now())
+        self._journal.flush()
 
     # Recovery
 
@@ -136,7 +157,7 @@ class SimDriver:
         guest = self._state.guests.get((host_id, vm_id))
         if guest is None or not guest.is_running:
             return False
-        guest.is_running, guest.end = False, end
+        guest.is_running, guest.is_saved, guest.end = False, False, end
         self._journal.stops(guest, self._now())
         self._journal.flush()
         if end is not End.VANISHED:
@@ -166,19 +187,6 @@ class SimDriver:
                 self._journal.boots(host_id, self._state.boot_ids[host_id], self._now())
         self._journal.flush()
 
-    def _delay(self, work: Work) -> float:
-        knobs = self._knobs_of(work)
-        if work.deed is Deed.START:
-            delay = knobs.start_latency_s
-            if knobs.start_jitter_s:
-                delay += self._random.uniform(0, knobs.start_jitter_s)
-            if knobs.start_stall_rate and self._random.random() < knobs.start_stall_rate:
-                delay += knobs.stall_s
-            return delay
-        if work.deed in (Deed.SHUT_DOWN, Deed.HALT):
-            return work.grace_s if knobs.ignore_acpi else min(knobs.stop_latency_s, work.grace_s)
-        return 0.0
-
     def _knobs_of(self, work: Work) -> Knobs:
         labels = _labels(work)
         return for_labels(self.knobs, labels) if labels else self.knobs
@@ -196,62 +204,27 @@ class SimDriver:
         now = self._now()
         ended: list[tuple[Work, Outcome]] = []
         for work, outcome in due:
-            key = work.host_id, work.vm_id
-            if self._under_way.get(key) is work:
-                del self._under_way[key]
+            if self._under_way.get(work.key) is work:
+                del self._under_way[work.key]
                 ended.append((work, outcome or self._do(work, now)))
         self._journal.flush()
         for work, outcome in ended:
             work.done(work, outcome)
 
     def _do(self, work: Work, now: float) -> Outcome:
-        if work.deed is Deed.START:
-            return self._start(work, now)
-        guest = self._state.guests.get((work.host_id, work.vm_id))
-        if guest is None or guest.uid != work.uid:
-            return DONE
-        if work.deed is Deed.ERASE:
-            self._erase(guest, now)
-            return DONE
-        return self._stop(guest, work, now)
-
-    def _start(self, work: Work, now: float) -> Outcome:
+        fault = fault_of(work, self._knobs_of(work), self._random)
+        if fault is not None:
+            return fault
+        outcome = self._acts.do(work, now, ignores_acpi=self._knobs_of(work).ignore_acpi)
         labels = _labels(work)
-        fails = self.knobs.start_failure_rate and self._random.random() < self.knobs.start_failure_rate
-        if fails or (labels and work.status.attempt <= number(labels, "sim.fail_starts", 0)):
-            return Outcome(False, Reason.START_FAILED, "the simulator was told to fail this start", step="start")
-        key = work.host_id, work.vm_id
-        guest = self._state.guests.get(key)
-        if guest is None:
-            guest = self._state.guests[key] = SimGuest(work.host_id, work.vm_id, work.uid)
-            self._by_host[work.host_id][work.vm_id] = guest
-        self._run(guest, work, now)
-        if labels:
+        guest = self._state.guests.get((work.host_id, work.vm_id))
+        if work.deed is Deed.START and outcome.is_done and labels and guest is not None:
             self._end_later(guest, labels)
-        return DONE
+        return outcome
 
-    def _run(self, guest: SimGuest, work: Work, now: float) -> None:
-        if guest.is_running:
-            return  # it was started before the agent was killed
-        guest.epoch, guest.attempt = work.status.epoch, work.status.attempt
-        guest.generation = work.order.intent.generation if work.order is not None else 0
-        guest.is_running, guest.end, guest.start_s = True, End.NONE, now
-        guest.starts += 1
-        self._journal.runs(guest)
-
-    def _stop(self, guest: SimGuest, work: Work, now: float) -> Outcome:
-        if not guest.is_running:
-            return DONE
-        guest.is_running, guest.end = False, End.BY_AGENT if work.deed is Deed.HALT else End.NONE
-        self._journal.stops(guest, now)
-        if work.deed is not Deed.PLUG and self._knobs_of(work).ignore_acpi:
-            return Outcome(True, Reason.PLUG_PULLED, f"the guest did not shut down within {work.grace_s:g} s")
-        return DONE
-
-    def _erase(self, guest: SimGuest, now: float) -> None:
-        del self._state.guests[guest.host_id, guest.vm_id]
-        self._by_host[guest.host_id].pop(guest.vm_id, None)
-        self._journal.erases(guest, now)
+    def _arrived(self, guest: SimGuest) -> None:
+        """A guest has come by a live move within this process: its new host tells of it when the tick is over."""
+        asyncio.get_running_loop().call_soon(lambda: self._heard(self._seen(guest)))
 
     def _end_later(self, guest: SimGuest, labels: Mapping[str, str]) -> None:
         starts, key = guest.starts, (guest.host_id, guest.vm_id)
@@ -281,11 +254,16 @@ class SimDriver:
         raise MolnError(Reason.STATE_FORBIDS, "the guest does not run; start it first: moln vm resume")
 
     def _seen(self, guest: SimGuest) -> Seen:
-        power = Power.RUNNING if guest.is_running else Power.OFF
-        status = self._remembered(guest) if guest.is_running else None
+        power = Power.RUNNING if guest.is_running else Power.SAVED if guest.is_saved else Power.OFF
+        status = VmStatus.FromString(guest.remembered) if guest.remembered else None
+        if guest.is_running:
+            status = self._running(guest, status)
         return Seen(guest.host_id, guest.vm_id, guest.uid, guest.epoch, power, guest.end, status)
 
-    def _remembered(self, guest: SimGuest) -> VmStatus:
+    def _running(self, guest: SimGuest, known: VmStatus | None) -> VmStatus:
+        """What is known of a guest that runs; what was remembered of an earlier start is brought up to date."""
+        if known is not None and (known.epoch, known.attempt) == (guest.epoch, guest.attempt):
+            return known
         status = VmStatus(
             uid=guest.uid, host_id=guest.host_id, epoch=guest.epoch, attempt=guest.attempt, driver=self.name,
             phase=vm_pb2.VM_PHASE_RUNNING, observed_generation=guest.generation, schema_version=1,
@@ -293,6 +271,11 @@ class SimDriver:
         )  # fmt: skip
         for moment in (status.since, status.start_time):
             moment.FromMilliseconds(int(guest.start_s * 1000))
+        if known is not None:
+            for name in ("operation", "background", "move"):
+                if known.HasField(name):
+                    getattr(status, name).CopyFrom(getattr(known, name))
+            status.snapshots.extend(known.snapshots)
         return status
 
 
@@ -323,3 +306,12 @@ def _greeting(guest: SimGuest) -> bytes:
 
 def _labels(work: Work) -> Mapping[str, str]:
     return work.order.spec.template.labels if work.order is not None else _NO_LABELS
+
+
+def _is_worth_it(status: VmStatus) -> bool:
+    """Whether a status says more than that the guest runs, or is off."""
+    has_more = status.HasField("operation") or status.HasField("background") or status.HasField("move")
+    return has_more or bool(status.snapshots) or bool(status.saved) or status.phase in _KEPT_PHASES
+
+
+_KEPT_PHASES = frozenset({vm_pb2.VM_PHASE_SUSPENDED, vm_pb2.VM_PHASE_SAVED})

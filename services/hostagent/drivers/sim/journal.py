@@ -3,15 +3,18 @@
 Tests count what runs, by uid, in these files and not in the store. A change is written before anybody hears of it.
 
 Lines, fields apart by tabs, the last always a time in Unix seconds:
-`R host vm uid epoch attempt generation time` runs · `S host vm uid end time` is off · `E host vm uid time` is erased ·
-`B host boot_id time` the host has booted, so nothing runs there.
+`R host vm uid epoch attempt generation time` runs · `S host vm uid end time` is off · `V host vm uid time` is off and
+its memory is saved · `P host vm uid epoch time` a place is kept for it, as the target of a move · `E host vm uid time`
+is erased · `O host vm uid kind operation time` an operation was carried out · `M host vm uid status time` what the
+agent had it remember (base64) · `B host boot_id time` the host has booted, so nothing runs there.
 """
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.hostagent.drivers.ports import End
@@ -30,9 +33,14 @@ class SimGuest:
     attempt: int = 0
     generation: int = 0
     is_running: bool = False
+    is_saved: bool = False
     end: End = End.NONE
     start_s: float = 0.0
     starts: int = 0
+    remembered: bytes = b""
+    """The status that the agent had it remember, serialised; empty where it says no more than that the guest runs."""
+    operations: set[str] = field(default_factory=set)
+    """Ids of the operations that were carried out."""
 
 
 Guests = dict[tuple[int, int], SimGuest]
@@ -64,6 +72,22 @@ class Journal:
         """The guest is off; `guest.end` says how."""
         self._lines.append(_stops(guest, now_s))
 
+    def saves(self, guest: SimGuest, now_s: float) -> None:
+        """The guest is off, and its memory is saved."""
+        self._lines.append(f"V\t{guest.host_id}\t{guest.vm_id}\t{guest.uid}\t{now_s:.3f}\n")
+
+    def places(self, guest: SimGuest, now_s: float) -> None:
+        """A place is kept for the guest."""
+        self._lines.append(_places(guest, now_s))
+
+    def operates(self, guest: SimGuest, kind: str, operation_id: str, now_s: float) -> None:
+        """An operation was carried out."""
+        self._lines.append(f"O\t{guest.host_id}\t{guest.vm_id}\t{guest.uid}\t{kind}\t{operation_id}\t{now_s:.3f}\n")
+
+    def remembers(self, guest: SimGuest, now_s: float) -> None:
+        """The agent had something remembered."""
+        self._lines.append(_remembers(guest, now_s))
+
     def erases(self, guest: SimGuest, now_s: float) -> None:
         """Nothing of the guest is left."""
         self._lines.append(f"E\t{guest.host_id}\t{guest.vm_id}\t{guest.uid}\t{now_s:.3f}\n")
@@ -87,7 +111,7 @@ class Journal:
         fresh = self._path.with_suffix(".new")
         lines = [f"B\t{host_id}\t{boot_id}\t{now_s:.3f}\n" for host_id, boot_id in state.boot_ids.items()]
         for guest in state.guests.values():
-            lines.append(_runs(guest) if guest.is_running else _stops(guest, now_s))
+            lines += _lines_of(guest, now_s)
         fresh.write_text("".join(lines))
         fresh.replace(self._path)
         os.close(self._file)
@@ -136,12 +160,26 @@ def _apply(state: State, fields: list[str]) -> None:
         state.guests.pop(key, None)
         return
     guest = state.guests.setdefault(key, SimGuest(host_id, key[1], fields[3]))
-    if kind == "R":
-        guest.epoch, guest.attempt, guest.generation = (int(field) for field in fields[4:7])
-        guest.is_running, guest.end, guest.start_s = True, End.NONE, float(fields[7])
-        guest.starts += 1
-    else:
-        guest.is_running, guest.end = False, End(fields[4])
+    _of_guest(guest, kind, fields)
+
+
+def _of_guest(guest: SimGuest, kind: str, fields: list[str]) -> None:
+    match kind:
+        case "R":
+            guest.epoch, guest.attempt, guest.generation = (int(each) for each in fields[4:7])
+            guest.is_running, guest.is_saved = True, False
+            guest.end, guest.start_s = End.NONE, float(fields[7])
+            guest.starts += 1
+        case "P":
+            guest.epoch = int(fields[4])
+        case "V":
+            guest.is_running, guest.is_saved, guest.end = False, True, End.NONE
+        case "O":
+            guest.operations.add(fields[5])
+        case "M":
+            guest.remembered = base64.b64decode(fields[4])
+        case _:
+            guest.is_running, guest.is_saved, guest.end = False, False, End(fields[4])
 
 
 def _stop_all(state: State, host_id: int) -> None:
@@ -159,3 +197,26 @@ def _runs(guest: SimGuest) -> str:
 
 def _stops(guest: SimGuest, now_s: float) -> str:
     return f"S\t{guest.host_id}\t{guest.vm_id}\t{guest.uid}\t{guest.end.value}\t{now_s:.3f}\n"
+
+
+def _places(guest: SimGuest, now_s: float) -> str:
+    return f"P\t{guest.host_id}\t{guest.vm_id}\t{guest.uid}\t{guest.epoch}\t{now_s:.3f}\n"
+
+
+def _remembers(guest: SimGuest, now_s: float) -> str:
+    text = base64.b64encode(guest.remembered).decode()
+    return f"M\t{guest.host_id}\t{guest.vm_id}\t{guest.uid}\t{text}\t{now_s:.3f}\n"
+
+
+def _lines_of(guest: SimGuest, now_s: float) -> Iterator[str]:
+    """A guest as it is now."""
+    if guest.epoch and not guest.starts:
+        yield _places(guest, now_s)
+    if guest.is_running:
+        yield _runs(guest)
+    elif guest.is_saved:
+        yield f"V\t{guest.host_id}\t{guest.vm_id}\t{guest.uid}\t{now_s:.3f}\n"
+    else:
+        yield _stops(guest, now_s)
+    if guest.remembered:
+        yield _remembers(guest, now_s)

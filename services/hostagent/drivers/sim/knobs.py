@@ -32,6 +32,14 @@ class Knobs:
     """Share of running guests that crash in a minute."""
     vanish_rate_per_min: float = 0.0
     """Share of running guests that vanish in a minute, without an event."""
+    deed_latency_s: float = 0.0
+    """How long everything else takes: to suspend, to move, to carry out an operation."""
+    deed_failure_rate: float = 0.0
+    """Share of such deeds that fail."""
+    deed_stall_rate: float = 0.0
+    """Share of such deeds that take `stall_s` longer."""
+    lie_rate: float = 0.0
+    """Share of starts, shutdowns, suspends and operations that are said to be done and are not."""
 
 
 _LABELS = {"sim.start_latency_s": "start_latency_s", "sim.stop_latency_s": "stop_latency_s"}

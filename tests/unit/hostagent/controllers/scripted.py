@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from moln.compute.v1 import vm_pb2
 from moln.compute.v1.vm_pb2 import VmStatus
 from moln.node.v1.node_service_pb2 import ReportAck, VmOrder, VmReport
+from services.hostagent.controllers.hand import Hand
 from services.hostagent.controllers.life import Life
 from services.hostagent.controllers.outbox import Outbox
 from services.hostagent.controllers.reconciler import Guests, Reconciler
@@ -67,7 +68,7 @@ class ScriptedDriver:
         self.begun.append(work.deed)
         self.under_way[work.vm_id] = work
 
-    def interrupt(self, host_id: int, vm_id: int) -> None:
+    def interrupt(self, host_id: int, vm_id: int, *, is_background: bool = False) -> None:
         assert host_id == HOST
         if vm_id in self.under_way:
             self.interrupted.add(vm_id)
@@ -126,12 +127,13 @@ class Agent:
         self.guests = Guests([HOST])
         self.outbox = Outbox(lambda: None)
         base = host_base(HOST, "boot-1", "scripted", "<node n1>", 1)
-        self.life = Life(
-            driver, self.outbox, timers, {HOST: base}, NoMetrics(),
-            now=lambda: timers.now, monotonic=lambda: timers.now, forget=self.guests.remove,
-            look=lambda _host: self.look(), is_verbose=False,
+        bases = {HOST: base}
+        hand = Hand(
+            driver, self.outbox, timers, bases, NoMetrics(), now=lambda: timers.now, look=lambda _host: self.look(),
+            is_verbose=False,
         )  # fmt: skip
-        self.reconciler = Reconciler(self.guests, self.life, self.outbox, timers)
+        self.life = Life(hand, monotonic=lambda: timers.now, forget=self.guests.remove)
+        self.reconciler = Reconciler(self.guests, self.life, self.outbox, timers, bases)
         self.look()
 
     def look(self) -> None:

@@ -54,7 +54,10 @@ def test_no_order_is_nothing() -> None:
         (vm_pb2.DESIRED_STATE_TERMINATED, False, Ordered.ERASE),
         (vm_pb2.DESIRED_STATE_TERMINATED, True, Ordered.ERASE_HARD),
         (vm_pb2.DESIRED_STATE_HELD, False, Ordered.WAIT),
-        (vm_pb2.DESIRED_STATE_SUSPENDED, False, Ordered.WAIT),
+        (vm_pb2.DESIRED_STATE_SUSPENDED, False, Ordered.SUSPEND),
+        (vm_pb2.DESIRED_STATE_STOPPED, False, Ordered.STOP),
+        (vm_pb2.DESIRED_STATE_UNDEPLOYED, False, Ordered.UNDEPLOY),
+        (vm_pb2.DESIRED_STATE_UNDEPLOYED, True, Ordered.UNDEPLOY_HARD),
     ],
 )
 def test_the_desired_state_says_what_is_ordered(desired: vm_pb2.DesiredState, is_hard: bool, expected: Ordered) -> None:
