@@ -21,6 +21,7 @@ from services.api.access.credentials import Authenticator
 from services.api.access.gate import ApiGate
 from services.api.controllers.founding import found_cloud
 from services.api.controllers.leading import lead_api
+from services.api.controllers.timetable import Timetable
 from services.api.forward.forwarder import Forwarder
 from services.api.history.keeper import Keeper
 from services.api.history.recorder import Recorder
@@ -41,9 +42,12 @@ from services.api.usecases.consoles import Consoles
 from services.api.usecases.events import Events
 from services.api.usecases.host_watches import HostWatches
 from services.api.usecases.hosts import Hosts
+from services.api.usecases.operation_views import OperationViews
+from services.api.usecases.schedules import Schedules
 from services.api.usecases.streams import Streams
 from services.api.usecases.templates import Templates
 from services.api.usecases.users import Users
+from services.api.usecases.vm_operations import VmOperations
 from services.api.usecases.vm_watches import VmWatches
 from services.api.usecases.vms import Vms
 from services.api.usecases.waiting import Waiting
@@ -97,12 +101,14 @@ async def main(settings: Settings, run: Run) -> None:
             nodes, node_service_pb2_grpc.add_NodeServiceServicer_to_server, NodeServicer(store, cloud, gateway, tunnels)
         )
         streams = Streams()
-        _add_services(server, store, cloud, keeper, gateway, tunnels, streams, public_node)
+        vms = Vms(store, cloud)
+        operations = VmOperations(store, cloud, vms)
+        _add_vms(server, store, cloud, keeper, tunnels, streams, vms, operations)
+        _add_services(server, store, cloud, keeper, gateway, streams, public_node, vms)
         forwarder = Forwarder(store, secret, _client_tls(settings))
         stack.push_async_callback(forwarder.close)
         _forward(server, forwarder)
-        ApiMetrics(run.metrics, cloud)
-        run.metrics.collector(CloudCollector(cloud, gateway, store))
+        _measure(run, cloud, gateway, store)
 
         await stack.enter_async_context(nodes)
         await stack.enter_async_context(server)
@@ -111,16 +117,27 @@ async def main(settings: Settings, run: Run) -> None:
         mending = Loop("connections", gateway.mend, interval=2.0, metrics=LoopCounts(run.metrics))
         stack.callback(store.process.on_lost(mending.wake))
         loops.start(mending.run(), name="connections")
-        loops.start(lead_api(store, cloud, keeper, public), name="api leader")
-        await nodes.set_serving(True)
-        await server.set_serving(True)
-        run.ready({"grpc": address, "nodes": node_address})
-        await run.stopped()
-        await server.set_serving(False)
-        await nodes.set_serving(False)
+        timetable = Timetable(store, cloud, vms, operations)
+        loops.start(lead_api(store, cloud, keeper, timetable, public), name="api leader")
+        await _serve(run, {"grpc": server, "nodes": nodes}, {"grpc": address, "nodes": node_address})
         streams.end()
         tunnels.close_all()
         gateway.close()
+
+
+def _measure(run: Run, cloud: CloudIndex, gateway: NodeGateway, store: Store) -> None:
+    ApiMetrics(run.metrics, cloud)
+    run.metrics.collector(CloudCollector(cloud, gateway, store))
+
+
+async def _serve(run: Run, servers: dict[str, RpcServer], addresses: dict[str, str]) -> None:
+    """Says that all is ready, and no longer, once the process is asked to stop."""
+    for each in servers.values():
+        await each.set_serving(True)
+    run.ready(addresses)
+    await run.stopped()
+    for each in servers.values():
+        await each.set_serving(False)
 
 
 class _Revision:
@@ -162,22 +179,40 @@ def _client_tls(settings: Settings) -> ClientTls | None:
     return ClientTls(settings.tls_ca, settings.tls_cert, settings.tls_key)
 
 
+def _add_vms(
+    server: RpcServer,
+    store: Store,
+    cloud: CloudIndex,
+    keeper: Keeper,
+    tunnels: Tunnels,
+    streams: Streams,
+    vms: Vms,
+    operations: VmOperations,
+) -> None:
+    waiting = Waiting(cloud, vms, streams)
+    servicer = VmServicer(
+        vms,
+        operations,
+        OperationViews(store, cloud, vms, waiting, streams, keeper),
+        Schedules(store, cloud, vms),
+        waiting,
+        VmWatches(store, cloud, streams),
+        Consoles(vms, tunnels),
+    )
+    add_raw(server, vm_service_pb2_grpc.add_VmServiceServicer_to_server, servicer)
+
+
 def _add_services(
     server: RpcServer,
     store: Store,
     cloud: CloudIndex,
     keeper: Keeper,
     gateway: NodeGateway,
-    tunnels: Tunnels,
     streams: Streams,
     node_address: str,
+    vms: Vms,
 ) -> None:
-    vms = Vms(store, cloud)
     hosts = Hosts(store, cloud, node_address)
-    vm_servicer = VmServicer(
-        vms, Waiting(cloud, vms, streams), VmWatches(store, cloud, streams), Consoles(vms, tunnels)
-    )
-    add_raw(server, vm_service_pb2_grpc.add_VmServiceServicer_to_server, vm_servicer)
     template_servicer = TemplateServicer(Templates(store, cloud), vms)
     add_raw(server, template_service_pb2_grpc.add_TemplateServiceServicer_to_server, template_servicer)
     host_servicer = HostServicer(hosts, HostWatches(store, cloud, hosts, streams))

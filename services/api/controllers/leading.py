@@ -1,4 +1,4 @@
-"""What one api process does for all: the host controller, the collector, compaction."""
+"""What one api process does for all: hosts, the collector, operations, scheduled verbs, compaction."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 
 from services.api.controllers.collector import Collector
 from services.api.controllers.liveness import HostController
+from services.api.controllers.operations import OperationsController
+from services.api.controllers.timetable import Timetable
 from services.api.history.keeper import Keeper
 from services.api.index.cloud import CloudIndex
 from services.common.store import Leadership, Store
@@ -15,9 +17,13 @@ MAX_BEHIND = 1_000_000
 """Revisions that are kept for a history that cannot keep up; beyond it the history has a gap."""
 
 
-async def lead_api(store: Store, cloud: CloudIndex, keeper: Keeper, address: str) -> None:
+async def lead_api(store: Store, cloud: CloudIndex, keeper: Keeper, timetable: Timetable, address: str) -> None:
     """Campaigns for ever; while this process leads, runs the controllers."""
-    hosts, collector = HostController(store, cloud), Collector(store, cloud)
+    hosts, collector, operations = (
+        HostController(store, cloud),
+        Collector(store, cloud),
+        OperationsController(store, cloud),
+    )
 
     def floor() -> int | None:
         """The slowest keeper's revision: nothing that a history still needs is forgotten."""
@@ -29,6 +35,8 @@ async def lead_api(store: Store, cloud: CloudIndex, keeper: Keeper, address: str
         async with asyncio.TaskGroup() as group:
             group.create_task(hosts.run(leadership))
             group.create_task(collector.run(leadership))
+            group.create_task(operations.run(leadership))
+            group.create_task(timetable.run(leadership))
             group.create_task(store.compactor(floor, COMPACT_EVERY_S))
 
     await store.lead("api", address, run)

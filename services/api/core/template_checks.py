@@ -38,12 +38,12 @@ _NIC_CHOICES = {"model": ("virtio", "e1000", "e1000e", "rtl8139")}
 
 def check_template(template: template_pb2.VmTemplate, caller: Caller, *, path: str = "template") -> None:
     """Raises INVALID or DENIED for what is wrong; 0 and empty stand for defaults, and memory may be missing."""
-    _check_size(template, path)
+    check_size(template, path)
     _check_expressions(template, path)
     _check_privileges(template, caller, path)
     _check_disks(template, path)
     _check_nics(template, path)
-    _check_context(template.context, f"{path}.context")
+    check_context(template.context, f"{path}.context")
     check_about(template, path)
     if template.ByteSize() > MAX_BYTES:
         raise invalid(path, f"takes {template.ByteSize()} bytes; at most {MAX_BYTES} are allowed")
@@ -56,7 +56,8 @@ def check_about(template: template_pb2.VmTemplate, path: str) -> None:
         raise invalid(f"{path}.description", f"is longer than {MAX_DESCRIPTION} characters")
 
 
-def _check_size(template: template_pb2.VmTemplate, path: str) -> None:
+def check_size(template: template_pb2.VmTemplate, path: str) -> None:
+    """Raises INVALID for a size beyond what any machine has."""
     if template.vcpus > MAX_VCPUS:
         raise invalid(f"{path}.vcpus", f"must be at most {MAX_VCPUS}")
     if template.cpu_percent > 100 * MAX_VCPUS:
@@ -83,27 +84,35 @@ def _check_disks(template: template_pb2.VmTemplate, path: str) -> None:
     if len(template.disks) > MAX_DISKS:
         raise invalid(f"{path}.disks", f"has {len(template.disks)} disks; at most {MAX_DISKS} are allowed")
     for number, disk in enumerate(template.disks):
-        where = f"{path}.disks[{number}]"
-        for name, allowed in _DISK_CHOICES.items():
-            _check_choice(getattr(disk, name), allowed, f"{where}.{name}")
-        if not disk.image and not disk.size_mib:
-            raise invalid(where, "needs an image or a size_mib", reason=Reason.FIELD_REQUIRED)
-        if disk.size_mib > MAX_DISK_MIB:
-            raise invalid(f"{where}.size_mib", f"must be at most {MAX_DISK_MIB} (64 TiB)")
+        check_disk(disk, f"{path}.disks[{number}]")
+
+
+def check_disk(disk: template_pb2.DiskTemplate, where: str) -> None:
+    """Raises INVALID for what is wrong with one disk; `where` is its path."""
+    for name, allowed in _DISK_CHOICES.items():
+        _check_choice(getattr(disk, name), allowed, f"{where}.{name}")
+    if not disk.image and not disk.size_mib:
+        raise invalid(where, "needs an image or a size_mib", reason=Reason.FIELD_REQUIRED)
+    if disk.size_mib > MAX_DISK_MIB:
+        raise invalid(f"{where}.size_mib", f"must be at most {MAX_DISK_MIB} (64 TiB)")
 
 
 def _check_nics(template: template_pb2.VmTemplate, path: str) -> None:
     if len(template.nics) > MAX_NICS:
         raise invalid(f"{path}.nics", f"has {len(template.nics)} interfaces; at most {MAX_NICS} are allowed")
     for number, nic in enumerate(template.nics):
-        where = f"{path}.nics[{number}]"
-        for name, allowed in _NIC_CHOICES.items():
-            _check_choice(getattr(nic, name), allowed, f"{where}.{name}")
-        if not nic.network:
-            raise invalid(f"{where}.network", "is required", reason=Reason.FIELD_REQUIRED)
-        if nic.security_groups:
-            raise invalid(f"{where}.security_groups", "this release has none: the interface would stand open")
-        _check_wishes(nic, where)
+        check_nic(nic, f"{path}.nics[{number}]")
+
+
+def check_nic(nic: template_pb2.NicTemplate, where: str) -> None:
+    """Raises INVALID for what is wrong with one interface; `where` is its path."""
+    for name, allowed in _NIC_CHOICES.items():
+        _check_choice(getattr(nic, name), allowed, f"{where}.{name}")
+    if not nic.network:
+        raise invalid(f"{where}.network", "is required", reason=Reason.FIELD_REQUIRED)
+    if nic.security_groups:
+        raise invalid(f"{where}.security_groups", "this release has none: the interface would stand open")
+    _check_wishes(nic, where)
 
 
 def _check_wishes(nic: template_pb2.NicTemplate, where: str) -> None:
@@ -116,7 +125,8 @@ def _check_wishes(nic: template_pb2.NicTemplate, where: str) -> None:
         raise invalid(f"{where}.mac", f"'{nic.mac}' is no MAC address such as 02:00:0a:2c:00:05")
 
 
-def _check_context(context: template_pb2.Context, path: str) -> None:
+def check_context(context: template_pb2.Context, path: str) -> None:
+    """Raises INVALID for what a guest could not be given."""
     if context.hostname and not _HOSTNAME.fullmatch(context.hostname):
         raise invalid(f"{path}.hostname", f"'{context.hostname}' is no host name")
     for field, names in (("variables", context.variables), ("secret_variables", context.secret_variables)):

@@ -87,12 +87,16 @@ def _clear_lists(merged: Message, over: Message) -> None:
 def _complete_disks(template: template_pb2.VmTemplate, resolver: Resolver, path: str) -> None:
     """Ids that a request states are not believed: they would name images that the caller may not see."""
     for number, disk in enumerate(template.disks):
-        where = f"{path}.disks[{number}]"
-        disk.disk_id, disk.image_id = number, 0
-        disk.format = disk.format or "qcow2"
-        if disk.image:
-            disk.image_id = resolver.image(disk.image, f"{where}.image")
-            _complete_disk_size(disk, resolver.image_size(disk.image_id), where)
+        complete_disk(disk, number, resolver, f"{path}.disks[{number}]")
+
+
+def complete_disk(disk: template_pb2.DiskTemplate, disk_id: int, resolver: Resolver, where: str) -> None:
+    """Gives a disk its number, its defaults and the id of its image. Raises INVALID or NOT_FOUND, naming the field."""
+    disk.disk_id, disk.image_id = disk_id, 0
+    disk.format = disk.format or "qcow2"
+    if disk.image:
+        disk.image_id = resolver.image(disk.image, f"{where}.image")
+        _complete_disk_size(disk, resolver.image_size(disk.image_id), where)
 
 
 def _complete_disk_size(disk: template_pb2.DiskTemplate, image_mib: int, where: str) -> None:
@@ -103,8 +107,13 @@ def _complete_disk_size(disk: template_pb2.DiskTemplate, image_mib: int, where: 
 
 def _complete_nics(template: template_pb2.VmTemplate, resolver: Resolver, path: str) -> None:
     for number, nic in enumerate(template.nics):
-        nic.nic_id = number
-        nic.network_id = resolver.network(nic.network, f"{path}.nics[{number}].network")
-        nic.ipv4 = str(ipaddress.IPv4Address(nic.ipv4)) if nic.ipv4 else ""
-        nic.mac = nic.mac.lower()
-        del nic.security_group_ids[:]
+        complete_nic(nic, number, resolver, f"{path}.nics[{number}]")
+
+
+def complete_nic(nic: template_pb2.NicTemplate, nic_id: int, resolver: Resolver, where: str) -> None:
+    """Gives an interface its number and the id of its network. Raises NOT_FOUND, naming the field."""
+    nic.nic_id = nic_id
+    nic.network_id = resolver.network(nic.network, f"{where}.network")
+    nic.ipv4 = str(ipaddress.IPv4Address(nic.ipv4)) if nic.ipv4 else ""
+    nic.mac = nic.mac.lower()
+    del nic.security_group_ids[:]

@@ -46,6 +46,29 @@ def charge(amounts: common_pb2.Amounts, limits: common_pb2.Amounts, owner: str) 
     return fold
 
 
+def change(before: common_pb2.Amounts, after: common_pb2.Amounts, limits: common_pb2.Amounts, owner: str) -> Fold:
+    """Changes the stored usage by what a VM takes more or less; limits hold for what grows."""
+
+    def fold(old: bytes | None) -> bytes:
+        if old is None:
+            raise MolnError(Reason.USER_NOT_FOUND, f"change VM: user {owner} has been deleted")
+        record = records_pb2.UsageRecord.FromString(old)
+        for name, words in _FIELDS:
+            more = getattr(after, name) - getattr(before, name)
+            total, limit = max(0, getattr(record.amounts, name) + more), getattr(limits, name)
+            if more > 0 and limit and total > limit:
+                raise MolnError(
+                    Reason.QUOTA_EXCEEDED,
+                    f"change VM: {owner} would have {total} {words}, and the limit is {limit}; terminate VMs, or ask "
+                    "an administrator to raise it",
+                    metadata={"limit": name, "value": str(limit), "wanted": str(total)},
+                )
+            setattr(record.amounts, name, total)
+        return record.SerializeToString()
+
+    return fold
+
+
 def give_back(amounts: common_pb2.Amounts) -> Fold:
     """Takes the amounts off the stored usage; never below 0."""
 

@@ -1,8 +1,11 @@
-"""The verb table: (verb, view state) → change of the desired state. A missing row is STATE_FORBIDS. Pure."""
+"""The verb table: CLI verb → RPC → states it is allowed in → state it reaches → who carries it out. Pure.
+
+A missing state is STATE_FORBIDS. docs/states.md is made from the table.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -10,14 +13,13 @@ from moln.compute.v1 import vm_pb2
 from services.common.domain.errors import MolnError
 from services.common.domain.reasons import Reason
 
-S = vm_pb2.VmState
-
 
 class Verb(StrEnum):
     """What a user can ask of a VM beside creating it."""
 
     HOLD = "hold"
     RELEASE = "release"
+    DEPLOY = "deploy"
     POWEROFF = "poweroff"
     RESUME = "resume"
     REBOOT = "reboot"
@@ -25,111 +27,45 @@ class Verb(StrEnum):
     STOP = "stop"
     UNDEPLOY = "undeploy"
     MIGRATE = "migrate"
+    RESCHED = "resched"
+    RECOVER = "recover"
+    ATTACH_DISK = "attach-disk"
+    DETACH_DISK = "detach-disk"
+    ATTACH_NIC = "attach-nic"
+    DETACH_NIC = "detach-nic"
+    RESIZE = "resize"
+    RESIZE_DISK = "resize-disk"
+    CREATE_SNAPSHOT = "snapshot-create"
+    REVERT_SNAPSHOT = "snapshot-revert"
+    DELETE_SNAPSHOT = "snapshot-delete"
+    SAVE_DISK = "save-disk"
+    CONTEXT = "context"
     TERMINATE = "terminate"
     CONSOLE = "console"
 
 
 class Executor(StrEnum):
-    """Who carries a verb out. `NONE`: this release has no executor for it, and refuses it with CAPABILITY."""
+    """Who carries a verb out."""
 
     NODE = "node"
     SCHEDULER = "scheduler"
-    NONE = "none"
+    API = "api"
 
 
 class VerbRow(NamedTuple):
-    """One verb: the states it is allowed in, what it makes desired (0: nothing), and who carries it out."""
+    """One verb. `desired` 0: it changes no desired state; `operation` 0: it is none.
 
+    `capability`: what the VM's host must be able to do, as its inventory says; empty: every host can.
+    """
+
+    rpc: str
     allowed: frozenset[int]
-    desired: vm_pb2.DesiredState
     reached: vm_pb2.VmState
     executor: Executor
-
-
-_EVERY = frozenset(S.values()) - {vm_pb2.VM_STATE_UNSPECIFIED, vm_pb2.VM_STATE_DONE}
-_LIVE = frozenset({vm_pb2.VM_STATE_STARTING, vm_pb2.VM_STATE_RUNNING, vm_pb2.VM_STATE_POWERING_OFF})
-
-VERBS: Mapping[Verb, VerbRow] = {
-    Verb.HOLD: VerbRow(
-        frozenset({vm_pb2.VM_STATE_PENDING, vm_pb2.VM_STATE_HELD}),
-        vm_pb2.DESIRED_STATE_HELD,
-        vm_pb2.VM_STATE_HELD,
-        Executor.SCHEDULER,
-    ),
-    Verb.RELEASE: VerbRow(
-        frozenset({vm_pb2.VM_STATE_HELD, vm_pb2.VM_STATE_PENDING}),
-        vm_pb2.DESIRED_STATE_RUNNING,
-        vm_pb2.VM_STATE_RUNNING,
-        Executor.SCHEDULER,
-    ),
-    Verb.POWEROFF: VerbRow(
-        _LIVE | {vm_pb2.VM_STATE_POWERED_OFF, vm_pb2.VM_STATE_FAILED, vm_pb2.VM_STATE_UNKNOWN},
-        vm_pb2.DESIRED_STATE_POWERED_OFF,
-        vm_pb2.VM_STATE_POWERED_OFF,
-        Executor.NODE,
-    ),
-    Verb.RESUME: VerbRow(
-        _LIVE
-        | {
-            vm_pb2.VM_STATE_POWERED_OFF,
-            vm_pb2.VM_STATE_SUSPENDED,
-            vm_pb2.VM_STATE_STOPPED,
-            vm_pb2.VM_STATE_UNDEPLOYED,
-            vm_pb2.VM_STATE_FAILED,
-            vm_pb2.VM_STATE_UNKNOWN,
-        },
-        vm_pb2.DESIRED_STATE_RUNNING,
-        vm_pb2.VM_STATE_RUNNING,
-        Executor.NODE,
-    ),
-    Verb.REBOOT: VerbRow(
-        frozenset({vm_pb2.VM_STATE_RUNNING}), vm_pb2.DESIRED_STATE_UNSPECIFIED, vm_pb2.VM_STATE_RUNNING, Executor.NONE
-    ),
-    Verb.SUSPEND: VerbRow(
-        frozenset({vm_pb2.VM_STATE_RUNNING, vm_pb2.VM_STATE_SUSPENDING, vm_pb2.VM_STATE_SUSPENDED}),
-        vm_pb2.DESIRED_STATE_SUSPENDED,
-        vm_pb2.VM_STATE_SUSPENDED,
-        Executor.NONE,
-    ),
-    Verb.STOP: VerbRow(
-        frozenset(
-            {vm_pb2.VM_STATE_RUNNING, vm_pb2.VM_STATE_SUSPENDED, vm_pb2.VM_STATE_STOPPING, vm_pb2.VM_STATE_STOPPED}
-        ),
-        vm_pb2.DESIRED_STATE_STOPPED,
-        vm_pb2.VM_STATE_STOPPED,
-        Executor.NONE,
-    ),
-    Verb.UNDEPLOY: VerbRow(
-        frozenset(
-            {
-                vm_pb2.VM_STATE_RUNNING,
-                vm_pb2.VM_STATE_POWERED_OFF,
-                vm_pb2.VM_STATE_UNDEPLOYING,
-                vm_pb2.VM_STATE_UNDEPLOYED,
-            }
-        ),
-        vm_pb2.DESIRED_STATE_UNDEPLOYED,
-        vm_pb2.VM_STATE_UNDEPLOYED,
-        Executor.NONE,
-    ),
-    Verb.MIGRATE: VerbRow(
-        frozenset({vm_pb2.VM_STATE_RUNNING, vm_pb2.VM_STATE_POWERED_OFF, vm_pb2.VM_STATE_SUSPENDED}),
-        vm_pb2.DESIRED_STATE_UNSPECIFIED,
-        vm_pb2.VM_STATE_RUNNING,
-        Executor.NONE,
-    ),
-    Verb.TERMINATE: VerbRow(_EVERY, vm_pb2.DESIRED_STATE_TERMINATED, vm_pb2.VM_STATE_DONE, Executor.NODE),
-    Verb.CONSOLE: VerbRow(_LIVE, vm_pb2.DESIRED_STATE_UNSPECIFIED, vm_pb2.VM_STATE_RUNNING, Executor.NODE),
-}
-
-# A state in which the wish is already carried out, or on its way: asking again changes nothing.
-_ALREADY: Mapping[Verb, frozenset[int]] = {
-    Verb.HOLD: frozenset({vm_pb2.VM_STATE_HELD}),
-    Verb.RELEASE: frozenset({vm_pb2.VM_STATE_PENDING}),
-    Verb.POWEROFF: frozenset({vm_pb2.VM_STATE_POWERED_OFF, vm_pb2.VM_STATE_POWERING_OFF}),
-    Verb.RESUME: frozenset({vm_pb2.VM_STATE_RUNNING, vm_pb2.VM_STATE_STARTING}),
-    Verb.TERMINATE: frozenset({vm_pb2.VM_STATE_TERMINATING}),
-}
+    desired: vm_pb2.DesiredState = vm_pb2.DESIRED_STATE_UNSPECIFIED
+    operation: vm_pb2.OperationKind = vm_pb2.OPERATION_KIND_UNSPECIFIED
+    capability: str = ""
+    is_background: bool = False
 
 
 _STATE_NAMES = {number: name.removeprefix("VM_STATE_") for name, number in vm_pb2.VmState.items()}
@@ -140,17 +76,226 @@ def state_name(state: int) -> str:
     return _STATE_NAMES[state]
 
 
-def check_verb(verb: Verb, state: int, vm_name: str) -> VerbRow:
-    """Returns the verb's row, or raises CAPABILITY or STATE_FORBIDS, naming the states in which the verb is allowed."""
+def _states(words: str) -> frozenset[int]:
+    return frozenset(vm_pb2.VmState.Value(f"VM_STATE_{word}") for word in words.split())
+
+
+_EVERY = frozenset(vm_pb2.VmState.values()) - {vm_pb2.VM_STATE_UNSPECIFIED, vm_pb2.VM_STATE_DONE}
+_LIVE = _states("STARTING RUNNING POWERING_OFF")
+_CHANGEABLE = _states("PENDING HELD RUNNING POWERED_OFF STOPPED UNDEPLOYED")
+_CALM = _states("RUNNING POWERED_OFF")
+_MOVABLE = _states("RUNNING POWERED_OFF SUSPENDED")
+
+VERBS: Mapping[Verb, VerbRow] = {
+    Verb.HOLD: VerbRow(
+        "HoldVm", _states("PENDING HELD"), vm_pb2.VM_STATE_HELD, Executor.SCHEDULER, vm_pb2.DESIRED_STATE_HELD
+    ),
+    Verb.RELEASE: VerbRow(
+        "ReleaseVm", _states("HELD PENDING"), vm_pb2.VM_STATE_RUNNING, Executor.SCHEDULER, vm_pb2.DESIRED_STATE_RUNNING
+    ),
+    Verb.DEPLOY: VerbRow(
+        "DeployVm",
+        _states("PENDING HELD STOPPED UNDEPLOYED"),
+        vm_pb2.VM_STATE_RUNNING,
+        Executor.SCHEDULER,
+        vm_pb2.DESIRED_STATE_RUNNING,
+    ),
+    Verb.POWEROFF: VerbRow(
+        "PoweroffVm",
+        _LIVE | _states("POWERED_OFF SUSPENDING STOPPING UNDEPLOYING MIGRATING FAILED UNKNOWN"),
+        vm_pb2.VM_STATE_POWERED_OFF,
+        Executor.NODE,
+        vm_pb2.DESIRED_STATE_POWERED_OFF,
+    ),
+    Verb.RESUME: VerbRow(
+        "ResumeVm",
+        _LIVE
+        | _states("POWERED_OFF SUSPENDING SUSPENDED STOPPING STOPPED UNDEPLOYING UNDEPLOYED MIGRATING FAILED UNKNOWN"),
+        vm_pb2.VM_STATE_RUNNING,
+        Executor.NODE,
+        vm_pb2.DESIRED_STATE_RUNNING,
+    ),
+    Verb.REBOOT: VerbRow(
+        "RebootVm",
+        _states("RUNNING"),
+        vm_pb2.VM_STATE_RUNNING,
+        Executor.NODE,
+        operation=vm_pb2.OPERATION_KIND_REBOOT,
+        capability="reboot",
+    ),
+    Verb.SUSPEND: VerbRow(
+        "SuspendVm",
+        _states("RUNNING SUSPENDING SUSPENDED"),
+        vm_pb2.VM_STATE_SUSPENDED,
+        Executor.NODE,
+        vm_pb2.DESIRED_STATE_SUSPENDED,
+        capability="suspend",
+    ),
+    Verb.STOP: VerbRow(
+        "StopVm",
+        _states("RUNNING SUSPENDED STOPPING STOPPED"),
+        vm_pb2.VM_STATE_STOPPED,
+        Executor.NODE,
+        vm_pb2.DESIRED_STATE_STOPPED,
+        capability="stop",
+    ),
+    Verb.UNDEPLOY: VerbRow(
+        "UndeployVm",
+        _states("RUNNING POWERED_OFF UNDEPLOYING UNDEPLOYED"),
+        vm_pb2.VM_STATE_UNDEPLOYED,
+        Executor.NODE,
+        vm_pb2.DESIRED_STATE_UNDEPLOYED,
+        capability="stop",
+    ),
+    Verb.MIGRATE: VerbRow(
+        "MigrateVm",
+        _MOVABLE,
+        vm_pb2.VM_STATE_RUNNING,
+        Executor.SCHEDULER,
+        operation=vm_pb2.OPERATION_KIND_MIGRATE,
+    ),
+    Verb.RESCHED: VerbRow(
+        "ReschedVm",
+        _MOVABLE,
+        vm_pb2.VM_STATE_RUNNING,
+        Executor.SCHEDULER,
+        operation=vm_pb2.OPERATION_KIND_MIGRATE,
+    ),
+    Verb.RECOVER: VerbRow("RecoverVm", _EVERY, vm_pb2.VM_STATE_RUNNING, Executor.API),
+    Verb.ATTACH_DISK: VerbRow(
+        "AttachVmDisk",
+        _CHANGEABLE,
+        vm_pb2.VM_STATE_RUNNING,
+        Executor.NODE,
+        operation=vm_pb2.OPERATION_KIND_ATTACH_DISK,
+        capability="attach_disk",
+    ),
+    Verb.DETACH_DISK: VerbRow(
+        "DetachVmDisk",
+        _CHANGEABLE,
+        vm_pb2.VM_STATE_RUNNING,
+        Executor.NODE,
+        operation=vm_pb2.OPERATION_KIND_DETACH_DISK,
+        capability="attach_disk",
+    ),
+    Verb.ATTACH_NIC: VerbRow(
+        "AttachVmNic",
+        _CHANGEABLE,
+        vm_pb2.VM_STATE_RUNNING,
+        Executor.NODE,
+        operation=vm_pb2.OPERATION_KIND_ATTACH_NIC,
+        capability="attach_nic",
+    ),
+    Verb.DETACH_NIC: VerbRow(
+        "DetachVmNic",
+        _CHANGEABLE,
+        vm_pb2.VM_STATE_RUNNING,
+        Executor.NODE,
+        operation=vm_pb2.OPERATION_KIND_DETACH_NIC,
+        capability="attach_nic",
+    ),
+    Verb.RESIZE: VerbRow(
+        "ResizeVm",
+        _CHANGEABLE,
+        vm_pb2.VM_STATE_RUNNING,
+        Executor.NODE,
+        operation=vm_pb2.OPERATION_KIND_RESIZE,
+        capability="resize",
+    ),
+    Verb.RESIZE_DISK: VerbRow(
+        "ResizeVmDisk",
+        _CHANGEABLE - _states("STOPPED UNDEPLOYED"),
+        vm_pb2.VM_STATE_RUNNING,
+        Executor.NODE,
+        operation=vm_pb2.OPERATION_KIND_RESIZE_DISK,
+        capability="resize_disk",
+    ),
+    Verb.CREATE_SNAPSHOT: VerbRow(
+        "CreateVmSnapshot",
+        _CALM,
+        vm_pb2.VM_STATE_RUNNING,
+        Executor.NODE,
+        operation=vm_pb2.OPERATION_KIND_CREATE_SNAPSHOT,
+        capability="snapshot",
+    ),
+    Verb.REVERT_SNAPSHOT: VerbRow(
+        "RevertVmSnapshot",
+        _CALM,
+        vm_pb2.VM_STATE_RUNNING,
+        Executor.NODE,
+        operation=vm_pb2.OPERATION_KIND_REVERT_SNAPSHOT,
+        capability="snapshot",
+    ),
+    Verb.DELETE_SNAPSHOT: VerbRow(
+        "DeleteVmSnapshot",
+        _CALM,
+        vm_pb2.VM_STATE_RUNNING,
+        Executor.NODE,
+        operation=vm_pb2.OPERATION_KIND_DELETE_SNAPSHOT,
+        capability="snapshot",
+    ),
+    Verb.SAVE_DISK: VerbRow(
+        "SaveVmDisk",
+        _CALM,
+        vm_pb2.VM_STATE_RUNNING,
+        Executor.NODE,
+        operation=vm_pb2.OPERATION_KIND_SAVE_DISK,
+        capability="save_disk",
+        is_background=True,
+    ),
+    Verb.CONTEXT: VerbRow(
+        "UpdateVmContext",
+        _CHANGEABLE,
+        vm_pb2.VM_STATE_RUNNING,
+        Executor.NODE,
+        operation=vm_pb2.OPERATION_KIND_UPDATE_CONTEXT,
+        capability="context",
+    ),
+    Verb.TERMINATE: VerbRow(
+        "TerminateVm", _EVERY, vm_pb2.VM_STATE_DONE, Executor.NODE, vm_pb2.DESIRED_STATE_TERMINATED
+    ),
+    Verb.CONSOLE: VerbRow("ConsoleVm", _LIVE, vm_pb2.VM_STATE_RUNNING, Executor.NODE),
+}
+
+# A state in which the wish is already carried out, or on its way: asking again changes nothing.
+_ALREADY: Mapping[Verb, frozenset[int]] = {
+    Verb.HOLD: _states("HELD"),
+    Verb.RELEASE: _states("PENDING"),
+    Verb.DEPLOY: _states("PENDING"),
+    Verb.POWEROFF: _states("POWERED_OFF POWERING_OFF"),
+    Verb.RESUME: _states("RUNNING STARTING PENDING MIGRATING"),
+    Verb.SUSPEND: _states("SUSPENDED SUSPENDING"),
+    Verb.STOP: _states("STOPPED STOPPING"),
+    Verb.UNDEPLOY: _states("UNDEPLOYED UNDEPLOYING"),
+    Verb.TERMINATE: _states("TERMINATING"),
+}
+
+SCHEDULABLE = (
+    Verb.HOLD, Verb.RELEASE, Verb.POWEROFF, Verb.RESUME, Verb.REBOOT, Verb.SUSPEND, Verb.STOP, Verb.UNDEPLOY,
+    Verb.RESCHED, Verb.TERMINATE,
+)  # fmt: skip
+"""Verbs that can be asked for at a time."""
+
+
+def check_verb(verb: Verb, state: int, vm_name: str, capabilities: Collection[str] | None = None) -> VerbRow:
+    """Returns the verb's row, or raises STATE_FORBIDS, naming the states in which the verb is allowed, or CAPABILITY.
+
+    `capabilities` are those of the VM's host; None where it has none, or none that is known.
+    """
     row = VERBS[verb]
-    if row.executor is Executor.NONE:
-        raise MolnError(Reason.CAPABILITY, f"{verb} VM {vm_name}: this release cannot {verb} VMs yet")
     if state not in row.allowed:
         allowed = ", ".join(sorted(state_name(each) for each in row.allowed))
         raise MolnError(
             Reason.STATE_FORBIDS,
             f"{verb} VM {vm_name}: it is {state_name(state)}; {verb} is allowed in {allowed}",
             metadata={"state": state_name(state), "allowed": allowed},
+        )
+    if row.capability and capabilities is not None and row.capability not in capabilities:
+        raise MolnError(
+            Reason.CAPABILITY,
+            f"{verb} VM {vm_name}: its host cannot do that ({row.capability} is not among its capabilities; "
+            "see: moln host show HOST)",
+            metadata={"capability": row.capability},
         )
     return row
 

@@ -92,9 +92,43 @@ def compute_view(parts: VmParts, liveness: host_pb2.HostLiveness | None) -> View
     if liveness is not None and liveness.state in _UNHEARD:
         reason, message = _UNHEARD[liveness.state]
         return View(vm_pb2.VM_STATE_UNKNOWN, host_id, reason, message, liveness.since)
+    if placement.HasField("move") and placement.move.phase in _MOVING:
+        return _moving(placement, status, host_id)
     if status is None:
         return _not_taken_up(parts, intent, placement)
+    if _is_stored(parts, intent, placement):
+        return View(
+            _ON_THE_WAY[intent.desired], host_id, message="in the datastore; the node erases", since=status.since
+        )
     return _seen(intent, status, host_id)
+
+
+_MOVING = frozenset({vm_pb2.MOVE_PHASE_PREPARE, vm_pb2.MOVE_PHASE_GO, vm_pb2.MOVE_PHASE_TRANSFER})
+_MOVES = {
+    vm_pb2.MOVE_PHASE_PREPARE: "host {target} prepares",
+    vm_pb2.MOVE_PHASE_GO: "goes to host {target}",
+    vm_pb2.MOVE_PHASE_TRANSFER: "host {target} fetches its disks",
+}
+
+
+def _moving(placement: vm_pb2.VmPlacement, status: vm_pb2.VmStatus | None, host_id: int) -> View:
+    """On its way to another host; it is placed where it was until it has arrived."""
+    move = placement.move
+    message = _MOVES[move.phase].format(target=move.target_host_id)
+    if status is not None and status.progress_percent:
+        message += f", {status.progress_percent} %"
+    start = status.start_time if status is not None and status.phase in _GUEST_RUNS else None
+    return View(vm_pb2.VM_STATE_MIGRATING, host_id, "", message, move.time, None, start)
+
+
+_GUEST_RUNS = frozenset({vm_pb2.VM_PHASE_RUNNING, vm_pb2.VM_PHASE_MIGRATING})
+
+
+def _is_stored(parts: VmParts, intent: vm_pb2.VmIntent, placement: vm_pb2.VmPlacement) -> bool:
+    """Whether everything is in the datastore, so that the host is about to be released."""
+    volumes = parts.volumes
+    is_wanted = intent.desired in (vm_pb2.DESIRED_STATE_STOPPED, vm_pb2.DESIRED_STATE_UNDEPLOYED)
+    return is_wanted and volumes is not None and volumes.is_in_datastore and volumes.saved_epoch == placement.epoch
 
 
 def _terminating(
@@ -155,7 +189,10 @@ def _seen(intent: vm_pb2.VmIntent, status: vm_pb2.VmStatus, host_id: int) -> Vie
             _ON_THE_WAY.get(intent.desired, vm_pb2.VM_STATE_STARTING), host_id, status.reason, status.message, since
         )
     start = status.start_time if rest == vm_pb2.VM_STATE_RUNNING else None
-    return View(rest, host_id, status.reason, status.message, status.since, None, start)
+    message = status.message
+    if status.needs_restart and not message:
+        message = f"takes effect at the next start: {', '.join(status.restart_fields)}"
+    return View(rest, host_id, status.reason, message, status.since, None, start)
 
 
 def to_message(view: View, host_name: str, resource_version: int, etag: str, ipv4: str) -> vm_pb2.VmView:

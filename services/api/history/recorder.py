@@ -12,7 +12,7 @@ from moln.operations.v1 import operations_service_pb2
 from services.api.core.verbs import state_name
 from services.api.index.cloud import CloudIndex
 from services.api.index.hosts import HostRecord
-from services.api.index.vms import Transition
+from services.api.index.vms import Transition, VmRecord
 from services.common.store import Change, Entry
 
 Event = operations_service_pb2.Event
@@ -29,6 +29,7 @@ class Recorder:
         self._events: list[Event] = []
         self._host_states: dict[int, str] = {}
         cloud.vms.on_transition(self._vm)
+        cloud.vms.on_end_of_operation(self._operation)
         cloud.hosts.on_change(self._host)
         cloud.on_other(self._other)
 
@@ -60,6 +61,24 @@ class Recorder:
         )
         if before.state != _DONE:
             setattr(event, "from", state_name(before.state))
+        self._events.append(event)
+
+    def _operation(self, record: VmRecord, result: vm_pb2.OperationResult, revision: int) -> None:
+        """An operation was closed: an event of its own kind, of which `from` is what it was and `to` how it ended."""
+        event = Event(
+            revision=revision,
+            kind="operation",
+            id=record.id,
+            name=result.id,
+            to="FAILED" if result.reason else "DONE",
+            reason=result.reason,
+            message=result.message,
+            cause=result.cause,
+            time=_now(),
+            owner_id=record.owner_id,
+            host_id=record.host_id,
+        )
+        setattr(event, "from", vm_pb2.OperationKind.Name(result.kind).removeprefix("OPERATION_KIND_"))
         self._events.append(event)
 
     def _host(self, record: HostRecord, part: str, change: Change) -> None:

@@ -164,13 +164,18 @@ class HostIndex:
             if placement is None or not placement.host_id:
                 continue
             record = self._at(placement.host_id)
-            granted = placement.granted
             record.vms += sign
-            record.cpu_percent += sign * granted.cpu_percent
-            record.memory_mib += sign * granted.memory_mib
-            record.disk_mib += sign * granted.disk_mib
-            for listener in self._on_load:
-                listener(record)
+            self._hold(record, placement.granted, sign)
+            if placement.HasField("move"):
+                self._hold(self._at(placement.move.target_host_id), placement.granted, sign)
+
+    def _hold(self, record: HostRecord, granted: vm_pb2.Granted, sign: int) -> None:
+        """While a VM moves its room is held on both hosts."""
+        record.cpu_percent += sign * granted.cpu_percent
+        record.memory_mib += sign * granted.memory_mib
+        record.disk_mib += sign * granted.disk_mib
+        for listener in self._on_load:
+            listener(record)
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Takes changes of the kinds `host` and `hostconn`, in the order of revisions."""

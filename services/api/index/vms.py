@@ -93,6 +93,16 @@ class VmRecord:
         return entry.value.host_id if entry is not None else 0
 
     @property
+    def target_host_id(self) -> int:
+        """Host that the VM is on its way to, or 0."""
+        entry = self.placement
+        return entry.value.move.target_host_id if entry is not None and entry.value.HasField("move") else 0
+
+    def concerns(self, host_id: int) -> bool:
+        """Whether the VM is placed on the host, on its way there, or something of it is there."""
+        return host_id in (self.host_id, self.target_host_id) or host_id in self.statuses
+
+    @property
     def is_empty(self) -> bool:
         """No part is stored any more."""
         return not self.statuses and all(getattr(self, part) is None for part in _SINGLE)
@@ -181,6 +191,7 @@ class Transition:
 
 
 ChangeListener = Callable[[VmRecord, set[str]], None]
+OperationListener = Callable[[VmRecord, vm_pb2.OperationResult, int], None]
 TransitionListener = Callable[[Transition], None]
 
 
@@ -192,6 +203,7 @@ class VmIndex:
         self._records: dict[str, VmRecord] = {}
         self._on_change: list[ChangeListener] = []
         self._on_transition: list[TransitionListener] = []
+        self._on_end_of_operation: list[OperationListener] = []
         self.states: Counter[int] = Counter()
         self.by_host: dict[int, set[str]] = {}
         self._living: dict[int, list[VmRecord]] = {}
@@ -217,6 +229,10 @@ class VmIndex:
         """Calls the listener with each transition of a view, in the order of revisions."""
         self._on_transition.append(listener)
 
+    def on_end_of_operation(self, listener: OperationListener) -> None:
+        """Calls the listener with each operation that was closed, its result and the revision."""
+        self._on_end_of_operation.append(listener)
+
     def apply(self, changes: Sequence[Change]) -> None:
         """Takes changes of kind `vm`, in the order of revisions."""
         touched: dict[VmRecord, set[str]] = {}
@@ -231,12 +247,24 @@ class VmIndex:
             if record is None:
                 record = self._records[change.id] = VmRecord(change.id)
             record.put(change.part, change.new)
+            if change.part == "intent" and change.old is not None and change.new is not None:
+                self._look_for_ends(record, change)
             self._track_host(record, change)
             touched.setdefault(record, set()).add(change.part)
             if change.new is not None and change.new.value is not None:
                 last[record] = change.new
         if touched:
             self._settle(touched, last, revision)
+
+    def _look_for_ends(self, record: VmRecord, change: Change) -> None:
+        """Tells of operations whose results are new in the intent."""
+        if change.old is None or change.new is None:
+            return
+        old, new = change.old.value, change.new.value
+        for before, after in ((old.last_operation, new.last_operation), (old.last_background, new.last_background)):
+            if after.id and after.id != before.id:
+                for listener in self._on_end_of_operation:
+                    listener(record, after, change.revision)
 
     def _track_host(self, record: VmRecord, change: Change) -> None:
         """Keeps `by_host`: VMs that are placed on a host, or of which it has a status."""
@@ -245,13 +273,14 @@ class VmIndex:
             new = change.new.value if change.new is not None else None
             self._hosts.move(old, new)
             hosts = {each.host_id for each in (old, new) if each is not None and each.host_id}
+            hosts |= {each.move.target_host_id for each in (old, new) if each is not None and each.HasField("move")}
         elif change.part.startswith("status/"):
             hosts = {int(change.part[7:])}
         else:
             return
         for host_id in hosts:
             members = self.by_host.setdefault(host_id, set())
-            if record.host_id == host_id or host_id in record.statuses:
+            if record.concerns(host_id):
                 members.add(record.key_id)
             else:
                 members.discard(record.key_id)

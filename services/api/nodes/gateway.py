@@ -8,6 +8,7 @@ from __future__ import annotations
 import hmac
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 
 from moln.node.v1 import node_service_pb2
 from services.api.access.credentials import token_hash
@@ -50,7 +51,7 @@ class NodeGateway:
             return
         concerned = {*record.statuses, *self._ordered.get(record.key_id, ())}
         if record.placement is not None:
-            concerned.add(record.placement.value.host_id)
+            concerned.update((record.placement.value.host_id, record.target_host_id))
         for host_id in concerned:
             link = self.links.get(host_id)
             if link is not None and link.is_synced:
@@ -237,9 +238,7 @@ class NodeGateway:
     async def _due_orders(self, connection: AgentConnection) -> list[bytes]:
         address = self._store.leader_address("imagesvc") or ""
         expire_s = int(time.time()) + TICKET_S
-        ticketing = orders.Ticketing(
-            address, expire_s, lambda image, host: sign_ticket(self._secret, "image", str(image), host, expire_s)
-        )
+        ticketing = orders.Ticketing(address, expire_s, partial(sign_ticket, self._secret))
         built = []
         for host_id, key_id in connection.take_dirty():
             link = connection.links.get(host_id)
@@ -256,7 +255,7 @@ class NodeGateway:
             secrets = await self._secrets(record)
             link.ordered[key_id] = record.uid
             self._ordered.setdefault(key_id, set()).add(link.host_id)
-            return orders.order_bytes(record, link.host_id, secrets, ticketing)
+            return orders.order_bytes(record, link.host_id, secrets, ticketing, self._cloud.hosts)
         uid = link.ordered.pop(key_id, "")
         self._forget_order(link, key_id)
         has_status = record is not None and link.host_id in record.statuses

@@ -60,9 +60,9 @@ def _claim(report: Report, record: VmRecord, cloud: CloudIndex) -> Verdict:
     """Grants a start only while the placement is as the node was told, the VM is wanted, and the host is not fenced."""
     assert record.intent is not None  # noqa: S101  for the type checker: `judge` has looked
     status, placement = report.status, record.placement
-    if placement is None or (placement.value.host_id, placement.value.epoch) != (status.host_id, status.epoch):
+    if placement is None or (status.host_id, status.epoch) not in _places(placement.value, status.phase):
         return Verdict(None, Reason.EPOCH_PAST)
-    if record.intent.value.desired != vm_pb2.DESIRED_STATE_RUNNING:
+    if not _is_wanted(record.intent.value.desired, status.phase):
         return Verdict(None, Reason.STATE_FORBIDS)
     host = cloud.hosts.get(status.host_id)
     liveness = host.liveness if host is not None else None
@@ -75,6 +75,20 @@ def _claim(report: Report, record: VmRecord, cloud: CloudIndex) -> Verdict:
         txn.unchanged(liveness.key, liveness.mod_revision)
     _put(txn, status, record)
     return Verdict(txn)
+
+
+def _places(placement: vm_pb2.VmPlacement, phase: vm_pb2.VmPhase) -> list[tuple[int, int]]:
+    """Host and epoch of whom may claim: a start is the placement's, a place for a move is its target's."""
+    if phase != vm_pb2.VM_PHASE_READY:
+        return [(placement.host_id, placement.epoch)]
+    move = placement.move
+    return [(move.target_host_id, move.epoch)] if placement.HasField("move") else []
+
+
+def _is_wanted(desired: vm_pb2.DesiredState, phase: vm_pb2.VmPhase) -> bool:
+    if phase == vm_pb2.VM_PHASE_READY:
+        return desired != vm_pb2.DESIRED_STATE_TERMINATED
+    return desired == vm_pb2.DESIRED_STATE_RUNNING
 
 
 def _observation(report: Report, record: VmRecord) -> Verdict:

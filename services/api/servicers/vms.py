@@ -9,6 +9,9 @@ from moln.compute.v1 import vm_pb2, vm_service_pb2, vm_service_pb2_grpc
 from services.api.access.gate import caller_of_call
 from services.api.core.verbs import Verb
 from services.api.usecases.consoles import Consoles
+from services.api.usecases.operation_views import OperationViews
+from services.api.usecases.schedules import Schedules
+from services.api.usecases.vm_operations import VmOperations
 from services.api.usecases.vm_watches import VmWatches
 from services.api.usecases.vms import Vms
 from services.api.usecases.waiting import Waiting
@@ -22,8 +25,20 @@ DEFAULT_WAIT_S = 60.0
 class VmServicer(vm_service_pb2_grpc.VmServiceServicer):
     """VMs."""
 
-    def __init__(self, vms: Vms, waiting: Waiting, watches: VmWatches, consoles: Consoles) -> None:
+    def __init__(
+        self,
+        vms: Vms,
+        operations: VmOperations,
+        views: OperationViews,
+        schedules: Schedules,
+        waiting: Waiting,
+        watches: VmWatches,
+        consoles: Consoles,
+    ) -> None:
         self._vms = vms
+        self._operations = operations
+        self._views = views
+        self._schedules = schedules
         self._waiting = waiting
         self._watches = watches
         self._consoles = consoles
@@ -49,10 +64,7 @@ class VmServicer(vm_service_pb2_grpc.VmServiceServicer):
     async def WaitVm(self, request: vm_service_pb2.WaitVmRequest, context: Context) -> Any:
         if request.state == vm_pb2.VM_STATE_UNSPECIFIED:
             raise invalid("state", "is required: the state to wait for, for example VM_STATE_RUNNING")
-        seconds = request.timeout.ToNanoseconds() / 1e9 if request.HasField("timeout") else DEFAULT_WAIT_S
-        if not 0 < seconds <= MAX_WAIT_S:
-            raise invalid("timeout", f"takes more than 0 and at most {MAX_WAIT_S:g} s")
-        return await self._waiting.wait(request.id, request.state, seconds, caller_of_call())
+        return await self._waiting.wait(request.id, request.state, _seconds(request), caller_of_call())
 
     async def HoldVm(self, request: vm_service_pb2.HoldVmRequest, context: Context) -> Any:
         return await self._vms.change(Verb.HOLD, request, caller_of_call())
@@ -67,7 +79,7 @@ class VmServicer(vm_service_pb2_grpc.VmServiceServicer):
         return await self._vms.change(Verb.RESUME, request, caller_of_call())
 
     async def RebootVm(self, request: vm_service_pb2.RebootVmRequest, context: Context) -> Any:
-        return await self._vms.change(Verb.REBOOT, request, caller_of_call())
+        return await self._operations.reboot(request, caller_of_call())
 
     async def SuspendVm(self, request: vm_service_pb2.SuspendVmRequest, context: Context) -> Any:
         return await self._vms.change(Verb.SUSPEND, request, caller_of_call())
@@ -81,8 +93,65 @@ class VmServicer(vm_service_pb2_grpc.VmServiceServicer):
     async def TerminateVm(self, request: vm_service_pb2.TerminateVmRequest, context: Context) -> Any:
         return await self._vms.change(Verb.TERMINATE, request, caller_of_call())
 
+    async def DeployVm(self, request: vm_service_pb2.DeployVmRequest, context: Context) -> Any:
+        return await self._vms.change(Verb.DEPLOY, request, caller_of_call())
+
+    async def RecoverVm(self, request: vm_service_pb2.RecoverVmRequest, context: Context) -> Any:
+        return await self._views.recover(request, caller_of_call())
+
     async def MigrateVm(self, request: vm_service_pb2.MigrateVmRequest, context: Context) -> Any:
-        return await self._vms.change(Verb.MIGRATE, request, caller_of_call())
+        return await self._operations.migrate(request, caller_of_call())
+
+    async def ReschedVm(self, request: vm_service_pb2.ReschedVmRequest, context: Context) -> Any:
+        return await self._operations.resched(request, caller_of_call())
+
+    async def AttachVmDisk(self, request: vm_service_pb2.AttachVmDiskRequest, context: Context) -> Any:
+        return await self._operations.attach_disk(request, caller_of_call())
+
+    async def DetachVmDisk(self, request: vm_service_pb2.DetachVmDiskRequest, context: Context) -> Any:
+        return await self._operations.detach_disk(request, caller_of_call())
+
+    async def AttachVmNic(self, request: vm_service_pb2.AttachVmNicRequest, context: Context) -> Any:
+        return await self._operations.attach_nic(request, caller_of_call())
+
+    async def DetachVmNic(self, request: vm_service_pb2.DetachVmNicRequest, context: Context) -> Any:
+        return await self._operations.detach_nic(request, caller_of_call())
+
+    async def ResizeVm(self, request: vm_service_pb2.ResizeVmRequest, context: Context) -> Any:
+        return await self._operations.resize(request, caller_of_call())
+
+    async def ResizeVmDisk(self, request: vm_service_pb2.ResizeVmDiskRequest, context: Context) -> Any:
+        return await self._operations.resize_disk(request, caller_of_call())
+
+    async def CreateVmSnapshot(self, request: vm_service_pb2.CreateVmSnapshotRequest, context: Context) -> Any:
+        return await self._operations.create_snapshot(request, caller_of_call())
+
+    async def RevertVmSnapshot(self, request: vm_service_pb2.RevertVmSnapshotRequest, context: Context) -> Any:
+        return await self._operations.revert_snapshot(request, caller_of_call())
+
+    async def DeleteVmSnapshot(self, request: vm_service_pb2.DeleteVmSnapshotRequest, context: Context) -> Any:
+        return await self._operations.delete_snapshot(request, caller_of_call())
+
+    async def SaveVmDisk(self, request: vm_service_pb2.SaveVmDiskRequest, context: Context) -> Any:
+        return await self._operations.save_disk(request, caller_of_call())
+
+    async def UpdateVmContext(self, request: vm_service_pb2.UpdateVmContextRequest, context: Context) -> Any:
+        return await self._operations.update_context(request, caller_of_call())
+
+    async def GetVmOperation(self, request: vm_service_pb2.GetVmOperationRequest, context: Context) -> Any:
+        return await self._views.get(request.id, request.operation_id, caller_of_call())
+
+    async def WaitVmOperation(self, request: vm_service_pb2.WaitVmOperationRequest, context: Context) -> Any:
+        return await self._views.wait(request.id, request.operation_id, _seconds(request), caller_of_call())
+
+    async def CancelVmOperation(self, request: vm_service_pb2.CancelVmOperationRequest, context: Context) -> Any:
+        return await self._views.cancel(request.id, request.operation_id, caller_of_call())
+
+    async def ScheduleVmVerb(self, request: vm_service_pb2.ScheduleVmVerbRequest, context: Context) -> Any:
+        return await self._schedules.add(request, caller_of_call())
+
+    async def UnscheduleVmVerb(self, request: vm_service_pb2.UnscheduleVmVerbRequest, context: Context) -> Any:
+        return await self._schedules.remove(request, caller_of_call())
 
     async def ConsoleVm(  # type: ignore[override]  # it writes to its context
         self, request_iterator: AsyncIterator[vm_service_pb2.ConsoleVmRequest], context: Context
@@ -92,3 +161,11 @@ class VmServicer(vm_service_pb2_grpc.VmServiceServicer):
     async def GetVmConsoleLog(self, request: vm_service_pb2.GetVmConsoleLogRequest, context: Context) -> Any:
         data = await self._consoles.log(request.id, request.max_bytes, caller_of_call())
         return vm_service_pb2.GetVmConsoleLogResponse(data=data)
+
+
+def _seconds(request: vm_service_pb2.WaitVmRequest | vm_service_pb2.WaitVmOperationRequest) -> float:
+    """How long to wait."""
+    seconds = request.timeout.ToNanoseconds() / 1e9 if request.HasField("timeout") else DEFAULT_WAIT_S
+    if not 0 < seconds <= MAX_WAIT_S:
+        raise invalid("timeout", f"takes more than 0 and at most {MAX_WAIT_S:g} s")
+    return seconds

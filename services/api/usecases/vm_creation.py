@@ -127,7 +127,7 @@ class VmCreation:
             base = catalog.spec(catalog.resolve(str(request.template_id), caller, "template_id"))
             assert base is not None  # noqa: S101  for the type checker: it was resolved a line above
             template, default_name = merge_templates(base.value.template, template), base.value.name
-        full = complete_template(template, caller, self._resolver(caller))
+        full = complete_template(template, caller, resolver_of(self._cloud, caller))
         secrets = dict(full.context.secret_variables)
         if secrets:
             full.context.ClearField("secret_variables")
@@ -135,19 +135,6 @@ class VmCreation:
         return Shape(
             full, full.SerializeToString(), needed(full), tuple(images), secrets, request.template_id, default_name
         )
-
-    def _resolver(self, caller: Caller) -> Resolver:
-        catalog, cloud = self._cloud.catalog, self._cloud.catalog.cloud()
-        return Resolver(
-            image=lambda text, field: catalog.images.resolve(text, caller, field),
-            network=lambda text, field: catalog.networks.resolve(text, caller, field),
-            image_size=self._image_mib,
-            default_network_id=cloud.value.default_network_id if cloud is not None else 0,
-        )
-
-    def _image_mib(self, image_id: int) -> int:
-        status = self._cloud.catalog.get("image", image_id, "status")
-        return -(-status.value.virtual_size_bytes // (1 << 20)) if status is not None else 0
 
     def _repeatable(self, request: vm_service_pb2.CreateVmRequest, caller: Caller) -> Repeatable:
         return Repeatable(self._store, caller, "vm", request.request_id, request)
@@ -184,7 +171,7 @@ class VmCreation:
             secrets = vm_pb2.VmSecrets(uid=uid, context_variables=shape.secrets, schema_version=SCHEMA_VERSION)
             txn.put(key("vm", vm_id, "secrets"), secrets)
         for image_id in shape.image_ids:
-            self._refer(txn, image_id, vm_id, uid)
+            refer(self._cloud, txn, image_id, vm_id, uid)
         txn.fold(key("usage", caller.user_id), self._charge(shape, caller))
         if request.request_id:
             await self._repeatable(request, caller).note(txn, vm_id)
@@ -196,14 +183,6 @@ class VmCreation:
     def _charge(self, shape: Shape, caller: Caller) -> Fold:
         user = self._cloud.catalog.get("user", caller.user_id)
         return charge(shape.amounts, user.value.limits if user is not None else common_pb2.Amounts(), caller.name)
-
-    def _refer(self, txn: Txn, image_id: int, vm_id: int, uid: str) -> None:
-        intent = self._cloud.catalog.get("image", image_id, "intent")
-        if intent is None or intent.value.desired == image_pb2.IMAGE_DESIRED_DELETED:
-            problem = f"image {image_id} is being deleted"
-            raise MolnError(Reason.IMAGE_NOT_FOUND, f"template.disks: {problem}", fields=[("template.disks", problem)])
-        txn.unchanged(intent.key, intent.mod_revision)
-        txn.put(key("imageref", image_id, f"{vm_id:010d}"), image_pb2.ImageReference(vm_uid=uid))
 
     def _parts(
         self, vm_id: int, uid: str, request: vm_service_pb2.CreateVmRequest, shape: Shape, caller: Caller
@@ -241,9 +220,35 @@ class VmCreation:
         usage = self._cloud.catalog.get("usage", caller.user_id, "")
         self._charge(shape, caller)(usage.raw if usage is not None else None)
         for image_id in shape.image_ids:
-            self._refer(Txn(), image_id, 0, "")
+            refer(self._cloud, Txn(), image_id, 0, "")
         spec, intent = self._parts(0, "", request, shape, caller)
         return Creation(0, compose.frame(3, spec) + compose.frame(4, intent))
+
+
+def resolver_of(cloud: CloudIndex, caller: Caller) -> Resolver:
+    """How names in a caller's templates become ids."""
+    catalog, settings = cloud.catalog, cloud.catalog.cloud()
+
+    def image_mib(image_id: int) -> int:
+        status = catalog.get("image", image_id, "status")
+        return -(-status.value.virtual_size_bytes // (1 << 20)) if status is not None else 0
+
+    return Resolver(
+        image=lambda text, field: catalog.images.resolve(text, caller, field),
+        network=lambda text, field: catalog.networks.resolve(text, caller, field),
+        image_size=image_mib,
+        default_network_id=settings.value.default_network_id if settings is not None else 0,
+    )
+
+
+def refer(cloud: CloudIndex, txn: Txn, image_id: int, vm_id: int, uid: str) -> None:
+    """Adds a VM's use of an image to a transaction. Raises IMAGE_NOT_FOUND where the image is being deleted."""
+    intent = cloud.catalog.get("image", image_id, "intent")
+    if intent is None or intent.value.desired == image_pb2.IMAGE_DESIRED_DELETED:
+        problem = f"image {image_id} is being deleted"
+        raise MolnError(Reason.IMAGE_NOT_FOUND, f"template.disks: {problem}", fields=[("template.disks", problem)])
+    txn.unchanged(intent.key, intent.mod_revision)
+    txn.put(key("imageref", image_id, f"{vm_id:010d}"), image_pb2.ImageReference(vm_uid=uid))
 
 
 def _result(vm_id: int, raw: bytes, outcome: int | Exception) -> Creation | MolnError:

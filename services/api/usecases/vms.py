@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import islice
 from operator import attrgetter
 
@@ -22,24 +22,24 @@ from services.common.domain.ids import check_name
 from services.common.domain.reasons import Reason
 from services.common.filters import parse
 from services.common.resources import page_token
+from services.common.resources.labels import check_labels
 from services.common.resources.records import Repeatable, cause_of, check_etag
 from services.common.resources.update_mask import apply_mask
 from services.common.store import Store, Txn, key
 
 MAX_BATCH = 1000
-_MUTABLE = ("name", "template.description", "template.labels")
+_MUTABLE = ("name", "template.description", "template.labels", "user_fields")
 
 VerbRequest = (
-    vm_service_pb2.HoldVmRequest
+    vm_service_pb2.DeployVmRequest
+    | vm_service_pb2.HoldVmRequest
     | vm_service_pb2.ReleaseVmRequest
     | vm_service_pb2.PoweroffVmRequest
     | vm_service_pb2.ResumeVmRequest
-    | vm_service_pb2.RebootVmRequest
     | vm_service_pb2.SuspendVmRequest
     | vm_service_pb2.StopVmRequest
     | vm_service_pb2.UndeployVmRequest
     | vm_service_pb2.TerminateVmRequest
-    | vm_service_pb2.MigrateVmRequest
 )
 
 
@@ -103,19 +103,25 @@ class Vms:
         A request that carries an id has its effect once: repeated, it answers the VM as it is by then.
         """
         vm_id, is_hard = request.id, getattr(request, "is_hard", False)
+        wanted_host_id = request.host_id if isinstance(request, vm_service_pb2.DeployVmRequest) else 0
+        if verb is Verb.DEPLOY:
+            check_host(self._cloud, wanted_host_id)
 
         def build() -> Txn | None:
             record = self.visible(vm_id, caller)
-            row = check_verb(verb, record.view.state, record.name)
+            row = check_verb(verb, record.view.state, record.name, capabilities_of(self._cloud, record))
             assert record.intent is not None  # noqa: S101  for the type checker: `visible` has looked
             intent = next_intent(verb, row, record.view.state, record.intent.value, is_hard=is_hard)
+            if wanted_host_id and record.intent.value.wanted_host_id != wanted_host_id:
+                intent = intent or _again(record.intent.value)
+                intent.wanted_host_id = wanted_host_id
             if intent is None:
                 return None
             intent.cause.CopyFrom(cause_of(caller, verb.upper()))
             intent.change_time.CopyFrom(intent.cause.time)
             txn = Txn()
             txn.unchanged(record.intent.key, record.intent.mod_revision)
-            if verb is Verb.HOLD:
+            if verb in (Verb.HOLD, Verb.DEPLOY):
                 placement = record.placement
                 txn.unchanged(key("vm", vm_id, "placement"), placement.mod_revision if placement is not None else 0)
             return txn.put(record.intent.key, intent)
@@ -135,6 +141,7 @@ class Vms:
             spec: vm_pb2.VmSpec = apply_mask(record.spec.value, request.spec, request.update_mask, _MUTABLE)
             check_name("spec.name", spec.name)
             check_about(spec.template, "spec.template")
+            check_labels("spec.user_fields", spec.user_fields)
             spec.cause.CopyFrom(cause_of(caller, "UPDATE"))
             txn = Txn()
             txn.unchanged(record.spec.key, record.spec.mod_revision)
@@ -159,6 +166,28 @@ class Vms:
             field=result.fields[0][0] if result.fields else "",
         )
         return compose.frame(2, failure.SerializeToString())
+
+
+def capabilities_of(cloud: CloudIndex, record: VmRecord) -> Collection[str] | None:
+    """What the VM's host can do; None where it has no host, or one that has not said."""
+    host = cloud.hosts.get(record.host_id) if record.host_id else None
+    return host.inventory.value.capabilities if host is not None and host.inventory is not None else None
+
+
+def check_host(cloud: CloudIndex, host_id: int, field: str = "host_id") -> None:
+    """Raises INVALID for no host, NOT_FOUND/HOST_NOT_FOUND for one that is not there."""
+    if not host_id:
+        raise invalid(field, "is required: the id of a host", reason=Reason.FIELD_REQUIRED)
+    if cloud.hosts.get(host_id) is None:
+        problem = f"there is no host {host_id}; see: moln host list"
+        raise MolnError(Reason.HOST_NOT_FOUND, f"{field}: {problem}", fields=[(field, problem)])
+
+
+def _again(intent: vm_pb2.VmIntent) -> vm_pb2.VmIntent:
+    changed = vm_pb2.VmIntent()
+    changed.CopyFrom(intent)
+    changed.generation += 1
+    return changed
 
 
 _CODES = {

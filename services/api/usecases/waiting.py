@@ -52,11 +52,27 @@ class Waiting:
         self._vms = vms
         self._streams = streams
         self._waiters: dict[str, set[_Waiter]] = {}
+        self._listening: dict[str, set[asyncio.Event]] = {}
         cloud.vms.on_change(self._changed)
 
     def _changed(self, record: VmRecord, _: set[str]) -> None:
         for waiter in self._waiters.get(record.key_id, ()):
             waiter.look(record, self._cloud.hosts)
+        for changed in self._listening.get(record.key_id, ()):
+            changed.set()
+
+    @contextmanager
+    def changes_of(self, record: VmRecord) -> Iterator[asyncio.Event]:
+        """An event that is set whenever the VM changes."""
+        changed = asyncio.Event()
+        listening = self._listening.setdefault(record.key_id, set())
+        listening.add(changed)
+        try:
+            yield changed
+        finally:
+            listening.discard(changed)
+            if not listening:
+                self._listening.pop(record.key_id, None)
 
     async def wait(self, vm_id: int, state: vm_pb2.VmState, timeout_s: float, caller: Caller) -> bytes:
         """The VM once it is in the state. Raises NOT_REACHED after the time, STATE_UNREACHABLE at rest elsewhere."""
