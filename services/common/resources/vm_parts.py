@@ -27,13 +27,15 @@ _TERMINATED = DesiredState.DESIRED_STATE_TERMINATED
 
 
 class Wish(NamedTuple):
-    """A VM that lacks its part, or has one that only says why there is none."""
+    """A VM that lacks its part, has one that only says why there is none, or one that its spec has outgrown."""
 
     vm: str
     """Id as in keys."""
     spec: VmSpec
     before: Message | None
-    """The part that says why, where there is one."""
+    """The part as it is, where there is one."""
+    is_amended: bool = False
+    """The part is good as far as it goes: something was attached to the VM, or detached from it."""
 
 
 class Work(Protocol):
@@ -52,6 +54,14 @@ class Work(Protocol):
 
     def give(self, wish: Wish, txn: Txn) -> Message | None:
         """The part, with what goes along in `txn`; None where what is there says all. Sets aside what it gives."""
+        ...
+
+    def lacks(self, spec: VmSpec, part: Message) -> bool:
+        """Whether a part that holds what was needed no longer fits the spec."""
+        ...
+
+    def amend(self, wish: Wish, txn: Txn) -> Message | None:
+        """The part with what is missing and without what is left over; None where that cannot be had now."""
         ...
 
     def settle(self, vm: str, *, is_written: bool) -> None:
@@ -123,6 +133,7 @@ class VmParts:
         """Looks at VMs, commits what follows, and looks again at those that somebody else changed meanwhile."""
         failed: list[str] = []
         pause = 0.0
+        txns: dict[str, Txn] = {}
         try:
             await self._work.look([wish for vm in vms if (wish := self._wish(self._cache.object("vm", vm), vm))])
             txns = {vm: txn for vm in vms if (txn := self._txn(vm)) is not None}
@@ -137,7 +148,10 @@ class VmParts:
                 await asyncio.sleep(pause)
             self._busy.difference_update(vms)
             # While busy a VM's changes are passed over: whoever was looked at in vain, or changed since, comes again.
-            again = [vm for vm in vms if vm in self._again or self._is_open(self._cache.object("vm", vm))]
+            # One for which there was nothing to write waits for something else than its own change.
+            again = [
+                vm for vm in vms if vm in self._again or (vm in txns and self._is_open(self._cache.object("vm", vm)))
+            ]
             self._again.difference_update(vms)
             self.look_at([*failed, *again])
 
@@ -158,16 +172,22 @@ class VmParts:
             return False
         if intent.desired == _TERMINATED:
             return part is not None and not any(name.startswith(STATUS) for name in parts)
-        return part is None and self._work.is_needed(intent)
+        if not self._work.is_needed(intent):
+            return False
+        return part is None or self._is_outgrown(parts, part)
+
+    def _is_outgrown(self, parts: Mapping[str, Entry], part: Entry) -> bool:
+        spec = stored(parts.get("spec"), VmSpec)
+        return spec is not None and part.value is not None and not _reason(part) and self._work.lacks(spec, part.value)
 
     def _wish(self, parts: Mapping[str, Entry], vm: str) -> Wish | None:
         intent, spec = stored(parts.get("intent"), VmIntent), stored(parts.get("spec"), VmSpec)
         if intent is None or spec is None or intent.desired == _TERMINATED or not self._work.is_needed(intent):
             return None
         before = parts.get(self._work.part)
-        if before is None:
-            return Wish(vm, spec, None)
-        return Wish(vm, spec, before.value) if _reason(before) else None
+        if before is None or _reason(before):
+            return Wish(vm, spec, before.value if before is not None else None)
+        return Wish(vm, spec, before.value, is_amended=True) if self._is_outgrown(parts, before) else None
 
     def _txn(self, vm: str) -> Txn | None:
         parts = self._cache.object("vm", vm)
@@ -183,7 +203,7 @@ class VmParts:
         if wish is None:
             return None
         txn = self._comparing(vm, parts, entry)
-        value = self._work.give(wish, txn)
+        value = self._work.amend(wish, txn) if wish.is_amended else self._work.give(wish, txn)
         return txn.put(key("vm", vm, self._work.part), value) if value is not None else None
 
     def _comparing(self, vm: str, parts: Mapping[str, Entry], intent: Entry) -> Txn:

@@ -12,7 +12,8 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from moln.common.v1.common_pb2 import Cause
-from moln.compute.v1.vm_pb2 import VmIntent, VmVolumes
+from moln.compute.v1.template_pb2 import VmTemplate
+from moln.compute.v1.vm_pb2 import VmIntent, VmSpec, VmVolumes, Volume
 from moln.image.v1.image_pb2 import ImageState, ImageStatus
 from services.common.domain.keys import SCHEMA_VERSION
 from services.common.domain.reasons import Reason
@@ -117,12 +118,39 @@ class Volumes:
         outcome = volumes(wish.spec.template, self._find)
         if isinstance(outcome, Refused):
             return self._refused(wish, outcome)
-        for image_id in {volume.image_id for volume in outcome if volume.image_id}:
+        self._compare_images(outcome, txn)
+        self._given[wish.vm] = len(outcome)
+        return VmVolumes(uid=wish.spec.uid, disks=outcome, cause=self._cause(), schema_version=SCHEMA_VERSION)
+
+    def lacks(self, spec: VmSpec, part: Message) -> bool:
+        """Whether a disk was attached or detached since."""
+        assert isinstance(part, VmVolumes)  # noqa: S101  for the type checker: it is this work's part
+        return [volume.disk_id for volume in part.disks] != [disk.disk_id for disk in spec.template.disks]
+
+    def amend(self, wish: Wish, txn: Txn) -> Message | None:
+        """Volumes of the disks that are new; those of disks that are gone go. Nothing else changes."""
+        assert isinstance(wish.before, VmVolumes)  # noqa: S101  for the type checker: there is a part to amend
+        kept = {volume.disk_id: volume for volume in wish.before.disks}
+        added = VmTemplate(disks=[disk for disk in wish.spec.template.disks if disk.disk_id not in kept])
+        outcome = volumes(added, self._find)
+        if isinstance(outcome, Refused):
+            self._waiting.add(wish.vm, outcome.image_id)
+            return None
+        self._compare_images(outcome, txn)
+        kept.update({volume.disk_id: volume for volume in outcome})
+        self._given[wish.vm] = len(outcome)
+        amended = VmVolumes()
+        amended.CopyFrom(wish.before)
+        del amended.disks[:]
+        amended.disks.extend(kept[disk.disk_id] for disk in wish.spec.template.disks)
+        amended.cause.CopyFrom(self._cause())
+        return amended
+
+    def _compare_images(self, given: Sequence[Volume], txn: Txn) -> None:
+        for image_id in {volume.image_id for volume in given if volume.image_id}:
             parts = self._catalog.image(image_id)
             if parts is not None:
                 txn.unchanged(parts.intent_entry.key, parts.intent_entry.mod_revision)
-        self._given[wish.vm] = len(outcome)
-        return VmVolumes(uid=wish.spec.uid, disks=outcome, cause=self._cause(), schema_version=SCHEMA_VERSION)
 
     def settle(self, vm: str, *, is_written: bool) -> None:
         """Counts what was given."""

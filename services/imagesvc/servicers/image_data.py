@@ -55,6 +55,22 @@ class ImageDataServicer(image_data_service_pb2_grpc.ImageDataServiceServicer):
         finally:
             os.close(handle)
 
+    async def UploadVolume(
+        self, request_iterator: AsyncIterator[pb.UploadVolumeRequest], context: object
+    ) -> pb.UploadVolumeResponse:
+        raise MolnError(Reason.CAPABILITY, "this release keeps no disks of VMs in datastores yet")
+
+    async def DownloadVolume(
+        self, request: pb.DownloadVolumeRequest, context: object
+    ) -> AsyncIterator[pb.DownloadVolumeResponse]:
+        raise MolnError(Reason.CAPABILITY, "this release keeps no disks of VMs in datastores yet")
+        yield pb.DownloadVolumeResponse()
+
+    async def UploadDisk(
+        self, request_iterator: AsyncIterator[pb.UploadDiskRequest], context: object
+    ) -> pb.UploadDiskResponse:
+        raise MolnError(Reason.CAPABILITY, "this release makes no images of disks yet")
+
     def _ready(self, image_id: int) -> ImageParts:
         parts = self._catalog.image(image_id)
         if parts is None or parts.state != ImageState.IMAGE_STATE_READY:

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from moln.common.v1.common_pb2 import Cause
-from moln.compute.v1.vm_pb2 import VmAddresses, VmIntent
+from moln.compute.v1.vm_pb2 import VmAddresses, VmIntent, VmSpec
 from moln.network.v1.network_pb2 import Lease, NetworkDesired, NetworkIntent, NetworkSpec
 from services.common.domain.keys import SCHEMA_VERSION
 from services.common.resources.stored import stored
@@ -125,6 +125,31 @@ class Addresses:
             lease_key = key("lease", network_id, nic.ipv4)
             txn.absent(lease_key).put(lease_key, self._lease(wish, nic.nic_id, network_id, nic.ipv4, nic.mac))
         return VmAddresses(uid=wish.spec.uid, nics=outcome.nics, cause=self._given, schema_version=SCHEMA_VERSION)
+
+    def lacks(self, spec: VmSpec, part: Message) -> bool:
+        """Whether an interface was attached or detached since."""
+        assert isinstance(part, VmAddresses)  # noqa: S101  for the type checker: it is this work's part
+        return [nic.nic_id for nic in part.nics] != [nic.nic_id for nic in spec.template.nics]
+
+    def amend(self, wish: Wish, txn: Txn) -> Message | None:
+        """Addresses for the interfaces that are new; those of interfaces that are gone go back."""
+        assert isinstance(wish.before, VmAddresses)  # noqa: S101  for the type checker: there is a part to amend
+        kept = {nic.nic_id: nic for nic in wish.before.nics}
+        outcome = assign([nic for nic in wish.spec.template.nics if nic.nic_id not in kept], self._known.get)
+        if isinstance(outcome, Refused):
+            self._waiting.add(wish.vm, outcome.lack)
+            return None
+        self._set_aside[wish.vm] = outcome
+        self._compare_networks(outcome, txn)
+        for nic, (network_id, _) in zip(outcome.nics, outcome.addresses, strict=True):
+            lease_key = key("lease", network_id, nic.ipv4)
+            txn.absent(lease_key).put(lease_key, self._lease(wish, nic.nic_id, network_id, nic.ipv4, nic.mac))
+            kept[nic.nic_id] = nic
+        wanted = [nic.nic_id for nic in wish.spec.template.nics]
+        gone = VmAddresses(uid=wish.before.uid, nics=[nic for nic in wish.before.nics if nic.nic_id not in wanted])
+        self.take_back(wish.vm, gone, txn)
+        nics = [kept[nic_id] for nic_id in wanted]
+        return VmAddresses(uid=wish.spec.uid, nics=nics, cause=self._given, schema_version=SCHEMA_VERSION)
 
     def settle(self, vm: str, *, is_written: bool) -> None:
         """Keeps what was set aside, or gives it back where no lease stands for it."""

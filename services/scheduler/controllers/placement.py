@@ -11,14 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TypeVar
 
-from moln.compute.v1 import cluster_pb2, host_pb2
+from moln.compute.v1 import cluster_pb2, host_pb2, vm_pb2
 from services.common.runtime import Background, Clock, Loop
 from services.common.store import Change, Entry, Leadership, Store
+from services.scheduler.controllers.moves import Grants, Moves
 from services.scheduler.controllers.notes import Notes
 from services.scheduler.controllers.transactions import Transactions
 from services.scheduler.controllers.writes import Writes
 from services.scheduler.core.hosts import DEFAULT_CLUSTER, HostFacts, facts
-from services.scheduler.core.ledger import HostRevisions, Ledger
+from services.scheduler.core.ledger import MOST_FAILURES, HostRevisions, Ledger
 from services.scheduler.core.plan import plan
 from services.scheduler.metrics import SchedulerMetrics
 from services.scheduler.stored import stored
@@ -26,6 +27,7 @@ from services.scheduler.stored import stored
 KINDS = frozenset({"vm", "host", "cluster"})
 IDLE_SECONDS = 30.0
 NOTES_SECONDS = 1.0
+MOVES_SECONDS = 2.0
 LOAD_SECONDS = 60.0
 _AT_A_TIME = 2000
 _STATUS = "status/"
@@ -77,7 +79,7 @@ class Term:
         vms, records = self._vms, self.ledger.vms
         for change in changes:
             if change.kind == "vm":
-                if change.part[:7] == _STATUS and change.new is not None and change.old is not None:
+                if change.part[:7] == _STATUS and not self._is_news(change):
                     continue
                 record = records.get(change.id)
                 if record is None or not record.is_busy:
@@ -87,6 +89,13 @@ class Term:
             else:
                 self._hosts.update(dict.fromkeys(self._store.cache.ids("host")))
         self._loop.wake()
+
+    def _is_news(self, change: Change) -> bool:
+        """What a node reports matters where it ends or begins, of VMs on their way, and when it keeps failing."""
+        if change.new is None or change.old is None or change.id in self.ledger.moving:
+            return True
+        status = change.new.value
+        return status is not None and status.failures >= MOST_FAILURES and status.phase == vm_pb2.VM_PHASE_FAILED
 
     async def load(self) -> None:
         """Looks at everything there is, hosts first."""
@@ -101,10 +110,14 @@ class Term:
                 self._store, self.ledger, self._transactions, self._metrics, background, self._clock, self._loop.wake
             )
             notes = Notes(self.ledger, writes, self._transactions, self._metrics, self._clock)
+            moves = Moves(self._store, self.ledger, writes, self._transactions, self._clock)
+            self._grants = Grants(self._store, self.ledger, writes, self._transactions)
             self._writes = writes
+            self._moves = Loop("moves", moves.step, interval=MOVES_SECONDS, metrics=self._metrics.loops)
             self._notes = Loop("notes", notes.step, interval=NOTES_SECONDS, metrics=self._metrics.loops)
             background.start(self._loop.run(), name="placement")
             background.start(self._notes.run(), name="notes")
+            background.start(self._moves.run(), name="moves")
             await asyncio.Event().wait()
 
     async def step(self) -> None:
@@ -121,6 +134,10 @@ class Term:
             for record in released:
                 ledger.hold_still(record)
             await self._writes.send("release", released, self._transactions.release)
+        if ledger.asking or ledger.leaving or ledger.failing:
+            await self._grants.step()
+        if ledger.moving:
+            self._moves.wake()
         if any(group.unnoted for group in ledger.waiting):
             self._notes.wake()
 

@@ -5,6 +5,7 @@ A builder returns None where the VM has changed so much that there is nothing to
 
 from __future__ import annotations
 
+import uuid
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -15,6 +16,7 @@ from services.common.domain.keys import SCHEMA_VERSION
 from services.common.domain.reasons import Reason
 from services.common.store import Leadership, Store, Txn, key
 from services.scheduler.core.ledger import Ledger
+from services.scheduler.core.moves import Wish
 from services.scheduler.core.queues import VmRecord
 from services.scheduler.core.shapes import granted
 from services.scheduler.core.words import Why
@@ -55,6 +57,8 @@ class Transactions:
             uid=record.uid,
             host_id=record.bound_for,
             epoch=record.epoch + 1,
+            last_epoch=record.epoch + 1,
+            avoided_host_ids=record.avoided,
             granted=granted(spec.template, record.held),
             time=self._time,
             cause=self._cause(Reason.HOST_FENCED if record.host_id else ""),
@@ -81,6 +85,147 @@ class Transactions:
         txn = self._of(record).none_under(key("vm", record.key, "status/"))
         return txn.delete(key("vm", record.key, "placement"))
 
+    # Sizes
+
+    def grant(self, record: VmRecord) -> Txn | None:
+        """Writes down what is held for the VM now. Compares the spec that it was worked out from."""
+        placement, spec = self._placement(record), self._cache.get("vm", record.key, "spec")
+        intent = stored(self._cache.get("vm", record.key, "intent"), vm_pb2.VmIntent)
+        if placement is None or spec is None or intent is None:
+            return None
+        pci, numa = list(placement.granted.pci_addresses), list(placement.granted.numa_nodes)
+        placement.granted.CopyFrom(granted(spec.value.template, record.held))
+        placement.granted.pci_addresses.extend(pci)
+        placement.granted.numa_nodes.extend(numa)
+        placement.granted_operation_id = intent.operation.id or placement.granted_operation_id
+        txn = self._of(record).unchanged(key("vm", record.key, "spec"), spec.mod_revision)
+        return self._put(txn, record, placement, "GRANT")
+
+    def refuse(self, record: VmRecord, refused: str, why: Why) -> Txn | None:
+        """Says that an operation is not done, and why."""
+        placement = self._placement(record)
+        if placement is None:
+            return None
+        placement.refusal.CopyFrom(vm_pb2.Refusal(id=refused, reason=why.reason, message=why.message))
+        return self._put(self._of(record), record, placement, why.reason)
+
+    # Hosts that are given back
+
+    def leave(self, record: VmRecord) -> Txn | None:
+        """Releases the host of a VM that is in the datastore, and of which nothing is on any node."""
+        placement, volumes = self._placement(record), self._cache.get("vm", record.key, "volumes")
+        if placement is None or volumes is None:
+            return None
+        txn = self._of(record).none_under(key("vm", record.key, "status/"))
+        txn.unchanged(key("vm", record.key, "volumes"), volumes.mod_revision)
+        return self._put(txn, record, _without_host(placement), "RELEASE")
+
+    def evict(self, record: VmRecord) -> Txn | None:
+        """Takes the VM off a host that could not start it several times, and is avoided from now on; or off one that is
+        drained before it has touched the VM.
+        """
+        placement = self._placement(record)
+        entry = self._cache.get("vm", record.key, f"status/{record.host_id:010d}")
+        status = stored(entry, vm_pb2.VmStatus)
+        if placement is None:
+            return None
+        if entry is None or status is None:
+            txn = self._of(record).none_under(key("vm", record.key, "status/"))
+            return self._put(txn, record, _without_host(placement), "DRAIN")
+        avoided = [*placement.avoided_host_ids, record.host_id]
+        freed = _without_host(placement)
+        freed.avoided_host_ids.extend(avoided)
+        freed.pending.reason, freed.pending.message = status.reason, f"host {record.host_id}: {status.message}"
+        freed.pending.since.CopyFrom(self._time)
+        txn = self._of(record).unchanged(entry.key, entry.mod_revision)
+        return self._put(txn, record, freed, Reason.START_FAILED)
+
+    # Moves
+
+    def begin_move(self, record: VmRecord, wanted: Wish, how: vm_pb2.MoveMode) -> Txn | None:
+        """The target is to get ready. Its room is held from now on, beside that of the source."""
+        placement = self._placement(record)
+        if placement is None or not record.move_for:
+            return None
+        epoch = max(placement.epoch, placement.last_epoch) + 1
+        placement.last_epoch = epoch
+        move = vm_pb2.Move(
+            move_id=str(uuid.uuid4()),
+            target_host_id=record.move_for,
+            phase=vm_pb2.MOVE_PHASE_PREPARE,
+            how=how,
+            epoch=epoch,
+            operation_id=wanted.operation_id,
+            bandwidth_mib_per_s=wanted.bandwidth_mib_per_s,
+            on_stall=wanted.on_stall,
+            time=self._time,
+        )
+        placement.move.CopyFrom(move)
+        txn = self._of(record)
+        self._compare_host(txn, record.move_for, with_spec=True)
+        return self._put(txn, record, placement, "MOVE")
+
+    def move_on(self, record: VmRecord, phase: vm_pb2.MovePhase) -> Txn | None:
+        """The next phase."""
+        placement = self._placement(record)
+        if placement is None:
+            return None
+        placement.move.phase = phase
+        return self._put(self._seen(record), record, placement, "MOVE")
+
+    def cancel_move(self, record: VmRecord) -> Txn | None:
+        """The source is to give the move up, if it still can."""
+        placement = self._placement(record)
+        if placement is None:
+            return None
+        placement.move.is_cancelled = True
+        return self._put(self._of(record), record, placement, Reason.OPERATION_CANCELLED)
+
+    def switch(self, record: VmRecord) -> Txn | None:
+        """The target is the VM's host from now on; the source erases. Compares what both have said."""
+        placement = self._placement(record)
+        if placement is None:
+            return None
+        placement.host_id, placement.epoch = placement.move.target_host_id, placement.move.epoch
+        placement.ClearField("move")
+        placement.time.CopyFrom(self._time)
+        return self._put(self._seen(record), record, placement, "MOVE")
+
+    def abort_move(self, record: VmRecord, why: Why) -> Txn | None:
+        """The move is given up; the target erases. Compares what both have said: neither may have spoken since."""
+        placement = self._placement(record)
+        if placement is None:
+            return None
+        move = placement.move
+        placement.last_abort.CopyFrom(
+            vm_pb2.Refusal(id=move.operation_id or move.move_id, reason=why.reason, message=why.message)
+        )
+        placement.ClearField("move")
+        return self._put(self._seen(record), record, placement, why.reason)
+
+    def _placement(self, record: VmRecord) -> vm_pb2.VmPlacement | None:
+        """A copy to change."""
+        before = stored(self._cache.get("vm", record.key, "placement"), vm_pb2.VmPlacement)
+        if before is None or not record.placement_revision:
+            return None
+        placement = vm_pb2.VmPlacement()
+        placement.CopyFrom(before)
+        return placement
+
+    def _seen(self, record: VmRecord) -> Txn:
+        """What all compare, and the statuses of both hosts of a move as they were read."""
+        txn = self._of(record)
+        for host_id in (record.host_id, record.target_host):
+            name = f"status/{host_id:010d}"
+            entry = self._cache.get("vm", record.key, name)
+            txn.unchanged(key("vm", record.key, name), entry.mod_revision if entry is not None else 0)
+        return txn
+
+    def _put(self, txn: Txn, record: VmRecord, placement: vm_pb2.VmPlacement, reason: str) -> Txn:
+        placement.schema_version = SCHEMA_VERSION
+        placement.cause.CopyFrom(self._cause(reason))
+        return txn.put(key("vm", record.key, "placement"), placement)
+
     def _of(self, record: VmRecord) -> Txn:
         """What all of them compare: leadership, intent and placement as they were seen."""
         txn = Txn(guard=self._leadership)
@@ -97,3 +242,10 @@ class Transactions:
 
     def _cause(self, reason: str) -> common_pb2.Cause:
         return common_pb2.Cause(actor=ACTOR, reason=reason, time=self._time)
+
+
+def _without_host(placement: vm_pb2.VmPlacement) -> vm_pb2.VmPlacement:
+    """The placement without its host: only the count of epochs goes on."""
+    return vm_pb2.VmPlacement(
+        uid=placement.uid, epoch=placement.epoch, last_epoch=max(placement.epoch, placement.last_epoch)
+    )

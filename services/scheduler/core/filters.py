@@ -60,6 +60,12 @@ FILTERS: tuple[Filter, ...] = (
         is_asked=lambda shape: shape.wanted_host_id > 0,
     ),
     Filter(
+        "not failed there",
+        lambda columns, room, shape: ~np.isin(columns.ids, shape.avoided),
+        lambda shape: "on which it did not fail to start",
+        is_asked=lambda shape: bool(shape.avoided),
+    ),
+    Filter(
         "taints",
         lambda columns, room, shape: columns.tolerated(shape.tolerations),
         lambda shape: "without a taint that is not tolerated",

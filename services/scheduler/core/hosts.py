@@ -27,6 +27,8 @@ class HostFacts:
     total: Amounts = NOTHING
     taints: frozenset[str] = frozenset()
     attributes: Mapping[str, str] = field(default_factory=dict)
+    mode: host_pb2.HostMode = host_pb2.HOST_MODE_ENABLED
+    capabilities: frozenset[str] = frozenset()
 
 
 def facts(
@@ -47,6 +49,8 @@ def facts(
         total=_total(spec, inventory) if inventory is not None else NOTHING,
         taints=frozenset(spec.taints),
         attributes=dict(_attributes(spec, inventory, cluster)),
+        mode=spec.mode,
+        capabilities=frozenset(inventory.capabilities) if inventory is not None else frozenset(),
     )
 
 

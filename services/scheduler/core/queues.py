@@ -39,6 +39,16 @@ class VmRecord:
     is_busy: bool = False
     held_host: int = 0
     held: Amounts = NOTHING
+    target_host: int = 0
+    """The host that the VM is on its way to, as the placement has it."""
+    move_for: int = 0
+    """The target of a move whose beginning is on its way to the store."""
+    held_target: int = 0
+    """Where room is held for the VM beside its host."""
+    avoided: tuple[int, ...] = ()
+    """Hosts that could not start the VM."""
+    granted_revision: int = 0
+    """Revision of the spec that what is held was compared with."""
     noted: Why = FITS
 
 

@@ -21,6 +21,7 @@ class ShapeKey(NamedTuple):
     tolerations: tuple[str, ...]
     wanted_host_id: int
     priority: int
+    avoided: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +34,10 @@ class Shape:
     tolerations: frozenset[str] = frozenset()
     wanted_host_id: int = 0
     priority: int = 0
+    avoided: tuple[int, ...] = ()
 
 
-def shape_key(template: template_pb2.VmTemplate, wanted_host_id: int) -> ShapeKey:
+def shape_key(template: template_pb2.VmTemplate, wanted_host_id: int, avoided: tuple[int, ...] = ()) -> ShapeKey:
     """The key of a VM's shape. Disks count by the size that they are given."""
     disks = template.disks
     return ShapeKey(
@@ -47,7 +49,14 @@ def shape_key(template: template_pb2.VmTemplate, wanted_host_id: int) -> ShapeKe
         tuple(template.tolerations),
         wanted_host_id,
         template.priority,
+        avoided,
     )
+
+
+def demand(template: template_pb2.VmTemplate) -> Amounts:
+    """What a VM of this template takes."""
+    disk = sum(disk.size_mib for disk in template.disks)
+    return Amounts.bounded(template.cpu_percent, template.memory_mib * KIB_PER_MIB, disk)
 
 
 def shape(key: ShapeKey) -> Shape:
@@ -59,6 +68,7 @@ def shape(key: ShapeKey) -> Shape:
         tolerations=frozenset(key.tolerations),
         wanted_host_id=key.wanted_host_id,
         priority=key.priority,
+        avoided=key.avoided,
     )
 
 
