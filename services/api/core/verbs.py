@@ -161,7 +161,7 @@ VERBS: Mapping[Verb, VerbRow] = {
         Executor.SCHEDULER,
         operation=vm_pb2.OPERATION_KIND_MIGRATE,
     ),
-    Verb.RECOVER: VerbRow("RecoverVm", _EVERY, vm_pb2.VM_STATE_RUNNING, Executor.API),
+    Verb.RECOVER: VerbRow("RecoverVm", _EVERY - _states("TERMINATING"), vm_pb2.VM_STATE_RUNNING, Executor.API),
     Verb.ATTACH_DISK: VerbRow(
         "AttachVmDisk",
         _CHANGEABLE,

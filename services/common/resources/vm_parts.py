@@ -88,6 +88,8 @@ class VmParts:
         self._dirty: dict[str, None] = {}
         self._busy: set[str] = set()
         self._again: set[str] = set()
+        self._unamended: set[str] = set()
+        """VMs whose part was to be amended, and could not be, when they were last looked at."""
         self._room = asyncio.Semaphore(CHUNKS_ON_THEIR_WAY)
         self._loop = Loop(work.part, self._step, interval=IDLE_SECONDS, metrics=loops)
         self._log = get_logger(work.part)
@@ -133,7 +135,6 @@ class VmParts:
         """Looks at VMs, commits what follows, and looks again at those that somebody else changed meanwhile."""
         failed: list[str] = []
         pause = 0.0
-        txns: dict[str, Txn] = {}
         try:
             await self._work.look([wish for vm in vms if (wish := self._wish(self._cache.object("vm", vm), vm))])
             txns = {vm: txn for vm in vms if (txn := self._txn(vm)) is not None}
@@ -148,10 +149,7 @@ class VmParts:
                 await asyncio.sleep(pause)
             self._busy.difference_update(vms)
             # While busy a VM's changes are passed over: whoever was looked at in vain, or changed since, comes again.
-            # One for which there was nothing to write waits for something else than its own change.
-            again = [
-                vm for vm in vms if vm in self._again or (vm in txns and self._is_open(self._cache.object("vm", vm)))
-            ]
+            again = [vm for vm in vms if vm in self._again or self._is_open(vm)]
             self._again.difference_update(vms)
             self.look_at([*failed, *again])
 
@@ -164,8 +162,12 @@ class VmParts:
             self._log.warning("parts could not be written", part=self._work.part, vms=len(wrong), error=str(wrong[0]))
         return FAILURE_PAUSE_S
 
-    def _is_open(self, parts: Mapping[str, Entry]) -> bool:
-        """Whether something is to be done for a VM: it is terminated, or lacks its part."""
+    def _is_open(self, vm: str) -> bool:
+        """Whether something is to be done for a VM: it is terminated, lacks its part, or has outgrown it.
+
+        What could not be amended waits for something else than the VM's own change.
+        """
+        parts = self._cache.object("vm", vm)
         intent = stored(parts.get("intent"), VmIntent)
         part = parts.get(self._work.part)
         if intent is None:
@@ -174,7 +176,7 @@ class VmParts:
             return part is not None and not any(name.startswith(STATUS) for name in parts)
         if not self._work.is_needed(intent):
             return False
-        return part is None or self._is_outgrown(parts, part)
+        return part is None or (vm not in self._unamended and self._is_outgrown(parts, part))
 
     def _is_outgrown(self, parts: Mapping[str, Entry], part: Entry) -> bool:
         spec = stored(parts.get("spec"), VmSpec)
@@ -191,6 +193,7 @@ class VmParts:
 
     def _txn(self, vm: str) -> Txn | None:
         parts = self._cache.object("vm", vm)
+        self._unamended.discard(vm)
         entry = parts.get("intent")
         intent = stored(entry, VmIntent)
         if entry is None or intent is None:
@@ -204,6 +207,8 @@ class VmParts:
             return None
         txn = self._comparing(vm, parts, entry)
         value = self._work.amend(wish, txn) if wish.is_amended else self._work.give(wish, txn)
+        if wish.is_amended and value is None:
+            self._unamended.add(vm)
         return txn.put(key("vm", vm, self._work.part), value) if value is not None else None
 
     def _comparing(self, vm: str, parts: Mapping[str, Entry], intent: Entry) -> Txn:

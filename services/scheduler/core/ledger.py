@@ -257,7 +257,7 @@ class Ledger:
     def _asks(self, record: VmRecord, parts: Parts, intent: vm_pb2.VmIntent) -> bool:
         """Whether what is held has to be compared with what the VM is to have."""
         spec, operation = parts.get("spec"), intent.operation
-        if spec is None:
+        if spec is None or spec.value is None or parts["placement"].value is None:
             return False
         if operation.kind in COSTS_CAPACITY:
             placement: vm_pb2.VmPlacement = parts["placement"].value
@@ -331,7 +331,7 @@ def is_drained(facts: HostFacts | None) -> bool:
 def is_stored(parts: Parts) -> bool:
     """Whether everything of the VM is in a datastore, as its placement had it."""
     volumes, placement = parts.get("volumes"), parts.get("placement")
-    if volumes is None or placement is None:
+    if volumes is None or volumes.value is None or placement is None or placement.value is None:
         return False
     return bool(volumes.value.is_in_datastore and volumes.value.saved_epoch == placement.value.epoch)
 
@@ -339,7 +339,7 @@ def is_stored(parts: Parts) -> bool:
 def _keeps_failing(record: VmRecord, parts: Parts, intent: vm_pb2.VmIntent) -> bool:
     """Its host could not start it several times, it never ran there, and nobody asked for this host."""
     status = parts.get(f"{_STATUS}{record.host_id:010d}")
-    if status is None or intent.wanted_host_id or record.target_host:
+    if status is None or status.value is None or intent.wanted_host_id or record.target_host:
         return False
     value: vm_pb2.VmStatus = status.value
     is_failed = value.phase == vm_pb2.VM_PHASE_FAILED and value.failures >= MOST_FAILURES

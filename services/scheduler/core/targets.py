@@ -1,4 +1,4 @@
-"""Which host a VM goes to when it leaves its own: by the filters and ranks of a new one, among hosts that can take it."""
+"""Which host a VM goes to when it leaves its own: by the filters and ranks of a new one, and who can take it over."""
 
 from __future__ import annotations
 

@@ -15,7 +15,6 @@ from moln.compute.v1 import (
 )
 from moln.iam.v1 import user_pb2, user_service_pb2
 from moln.operations.v1 import operations_service_pb2
-from services.api.core.verbs import VERBS, Executor, Verb
 from services.common.store import Txn, key
 from tests.integration.api.running import Client, Clients, refused
 from tests.integration.api.world import World
@@ -302,12 +301,3 @@ async def test_the_clouds_defaults_must_exist(admin: Client, clients: Clients, w
         await admin.operations.UpdateCloud(operations_service_pb2.UpdateCloudRequest(default_datastore_id=9))
     with refused("ROLE_MISSING"):
         await anna.operations.UpdateCloud(operations_service_pb2.UpdateCloudRequest())
-
-
-async def test_what_this_release_cannot_do_says_so(admin: Client) -> None:
-    vm = await admin.vms.CreateVm(vm_service_pb2.CreateVmRequest(template=VM))
-    for verb in [verb for verb in Verb if VERBS[verb].executor is Executor.NONE]:
-        name = verb.title()
-        call = getattr(admin.vms, f"{name}Vm")
-        with refused("CAPABILITY", words=f"cannot {verb}"):
-            await call(getattr(vm_service_pb2, f"{name}VmRequest")(id=vm.id))

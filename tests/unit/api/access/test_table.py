@@ -16,7 +16,10 @@ from services.common.domain.reasons import Reason
 from services.common.rpc import Call
 
 PROTOS = Path(__file__).resolve().parents[4] / "protos"
-INTERNAL = {"moln.image.v1.ImageDataService", "moln.etcd.v1.KV", "moln.etcd.v1.Watch", "moln.etcd.v1.Lease"}
+INTERNAL = {
+    "moln.image.v1.ImageDataService", "moln.node.v1.NodeDataService", "moln.etcd.v1.KV", "moln.etcd.v1.Watch",
+    "moln.etcd.v1.Lease",
+}  # fmt: skip
 
 
 def contract() -> set[str]:

@@ -4,26 +4,45 @@ from __future__ import annotations
 
 import pytest
 
-from moln.compute.v1 import vm_pb2
-from services.api.core.verbs import VERBS, Executor, Verb, check_verb, next_intent, state_name
+from moln.compute.v1 import vm_pb2, vm_service_pb2
+from services.api.core.verbs import SCHEDULABLE, VERBS, Verb, check_verb, next_intent, state_name
 from services.common.domain.errors import MolnError
 from services.common.domain.reasons import ErrorKind, Reason
 
 S = vm_pb2.VmState
 STATES = [state for state in S.values() if state != vm_pb2.VM_STATE_UNSPECIFIED]
-CARRIED_OUT = [verb for verb, row in VERBS.items() if row.executor is not Executor.NONE]
+CHANGEABLE = "HELD PENDING POWERED_OFF RUNNING STOPPED UNDEPLOYED"
 
 # Written out a second time on purpose, by names: a changed row of the table must be meant.
 ALLOWED = {
     Verb.HOLD: "HELD PENDING",
     Verb.RELEASE: "HELD PENDING",
-    Verb.POWEROFF: "FAILED POWERED_OFF POWERING_OFF RUNNING STARTING UNKNOWN",
-    Verb.RESUME: ("FAILED POWERED_OFF POWERING_OFF RUNNING STARTING STOPPED SUSPENDED UNDEPLOYED UNKNOWN"),
+    Verb.DEPLOY: "HELD PENDING STOPPED UNDEPLOYED",
+    Verb.POWEROFF: (
+        "FAILED MIGRATING POWERED_OFF POWERING_OFF RUNNING STARTING STOPPING SUSPENDING UNDEPLOYING UNKNOWN"
+    ),
+    Verb.RESUME: (
+        "FAILED MIGRATING POWERED_OFF POWERING_OFF RUNNING STARTING STOPPED STOPPING SUSPENDED SUSPENDING UNDEPLOYED "
+        "UNDEPLOYING UNKNOWN"
+    ),
     Verb.REBOOT: "RUNNING",
     Verb.SUSPEND: "RUNNING SUSPENDED SUSPENDING",
     Verb.STOP: "RUNNING STOPPED STOPPING SUSPENDED",
     Verb.UNDEPLOY: "POWERED_OFF RUNNING UNDEPLOYED UNDEPLOYING",
     Verb.MIGRATE: "POWERED_OFF RUNNING SUSPENDED",
+    Verb.RESCHED: "POWERED_OFF RUNNING SUSPENDED",
+    Verb.RECOVER: " ".join(sorted({state_name(state) for state in STATES} - {"DONE", "TERMINATING"})),
+    Verb.ATTACH_DISK: CHANGEABLE,
+    Verb.DETACH_DISK: CHANGEABLE,
+    Verb.ATTACH_NIC: CHANGEABLE,
+    Verb.DETACH_NIC: CHANGEABLE,
+    Verb.RESIZE: CHANGEABLE,
+    Verb.RESIZE_DISK: "HELD PENDING POWERED_OFF RUNNING",
+    Verb.CREATE_SNAPSHOT: "POWERED_OFF RUNNING",
+    Verb.REVERT_SNAPSHOT: "POWERED_OFF RUNNING",
+    Verb.DELETE_SNAPSHOT: "POWERED_OFF RUNNING",
+    Verb.SAVE_DISK: "POWERED_OFF RUNNING",
+    Verb.CONTEXT: CHANGEABLE,
     Verb.TERMINATE: " ".join(sorted({state_name(state) for state in STATES} - {"DONE"})),
     Verb.CONSOLE: "POWERING_OFF RUNNING STARTING",
 }
@@ -32,6 +51,10 @@ DESIRED = {
     Verb.RELEASE: vm_pb2.DESIRED_STATE_RUNNING,
     Verb.POWEROFF: vm_pb2.DESIRED_STATE_POWERED_OFF,
     Verb.RESUME: vm_pb2.DESIRED_STATE_RUNNING,
+    Verb.DEPLOY: vm_pb2.DESIRED_STATE_RUNNING,
+    Verb.SUSPEND: vm_pb2.DESIRED_STATE_SUSPENDED,
+    Verb.STOP: vm_pb2.DESIRED_STATE_STOPPED,
+    Verb.UNDEPLOY: vm_pb2.DESIRED_STATE_UNDEPLOYED,
     Verb.TERMINATE: vm_pb2.DESIRED_STATE_TERMINATED,
 }
 
@@ -51,7 +74,7 @@ def test_each_verb_is_allowed_in_its_states(verb: Verb) -> None:
 
 
 @pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("verb", CARRIED_OUT)
+@pytest.mark.parametrize("verb", list(Verb))
 def test_a_verb_passes_where_its_row_allows_it_and_is_refused_elsewhere(verb: Verb, state: vm_pb2.VmState) -> None:
     if state_name(state) in ALLOWED[verb].split():
         assert check_verb(verb, state, "web") is VERBS[verb]
@@ -64,12 +87,32 @@ def test_a_verb_passes_where_its_row_allows_it_and_is_refused_elsewhere(verb: Ve
     assert all(name in caught.value.message for name in ALLOWED[verb].split())
 
 
-@pytest.mark.parametrize("verb", [verb for verb in Verb if verb not in CARRIED_OUT])
-def test_a_verb_that_nobody_carries_out_is_refused_as_such_in_every_state(verb: Verb) -> None:
-    for state in STATES:
-        with pytest.raises(MolnError) as caught:
-            check_verb(verb, state, "web")
-        assert caught.value.reason == Reason.CAPABILITY
+@pytest.mark.parametrize("verb", [verb for verb, row in VERBS.items() if row.capability])
+def test_what_the_host_cannot_do_is_refused_as_such(verb: Verb) -> None:
+    row = VERBS[verb]
+    state = min(row.allowed)
+    with pytest.raises(MolnError) as caught:
+        check_verb(verb, state, "web", {"power"})
+    assert caught.value.reason == Reason.CAPABILITY and row.capability in caught.value.message
+    assert check_verb(verb, state, "web", {"power", row.capability}) is row
+    assert check_verb(verb, state, "web", None) is row, "a VM without a host may be changed for any host to come"
+
+
+def test_a_verb_changes_what_is_desired_or_is_an_operation_or_neither_but_never_both() -> None:
+    neither = {verb for verb, row in VERBS.items() if not row.desired and not row.operation}
+    assert neither == {Verb.CONSOLE, Verb.RECOVER}
+    assert not {verb for verb, row in VERBS.items() if row.desired and row.operation}
+
+
+def test_every_verb_names_an_rpc_of_the_contract() -> None:
+    methods = vm_service_pb2.DESCRIPTOR.services_by_name["VmService"].methods_by_name
+    assert {row.rpc for row in VERBS.values()} <= set(methods)
+
+
+def test_what_can_be_scheduled_is_what_needs_nothing_but_the_vm() -> None:
+    for verb in SCHEDULABLE:
+        request = vm_service_pb2.DESCRIPTOR.message_types_by_name[f"{VERBS[verb].rpc}Request"]
+        assert {field.name for field in request.fields} <= {"id", "is_hard", "request_id"}
 
 
 @pytest.mark.parametrize("verb", list(DESIRED))
