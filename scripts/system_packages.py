@@ -25,6 +25,8 @@ PACKAGES = (
     "xorriso", "busybox-static", "syslinux", "syslinux-common", "extlinux", "mtools", "cpio",
     # networks
     "iproute2", "iptables", "nftables", "dnsmasq-base", "openssh-client",
+    # monitoring: `moln dev up --monitoring`, and promtool for the checks
+    "prometheus",
 )  # fmt: skip
 # Needed where the interpreter is the distribution's own.
 PYTHON_PACKAGES = ("python3-venv", "python3-dev")
@@ -39,7 +41,7 @@ SUPPORTED = "Debian 12, Debian 13 or Ubuntu 24.04"
 POLICY = Path("/usr/sbin/policy-rc.d")
 POLICY_TEXT = "#!/bin/sh\n# Written by moln's make setup while it installs packages: daemons stay stopped.\nexit 101\n"
 UNIT_FOLDER = Path("/etc/systemd/system")
-OUR_UNITS = ("etcd", "libvirt", "virt")
+OUR_UNITS = ("etcd", "libvirt", "virt", "prometheus")
 
 
 class SetupError(Exception):

@@ -15,13 +15,14 @@ from moln.iam.v1 import user_service_pb2_grpc
 from moln.image.v1 import datastore_service_pb2, image_service_pb2
 from moln.network.v1 import network_service_pb2
 from moln.node.v1 import node_service_pb2_grpc
-from moln.operations.v1 import operations_service_pb2_grpc
+from moln.operations.v1 import monitoring_service_pb2_grpc, operations_service_pb2_grpc
 from moln.scheduler.v1 import scheduler_service_pb2
 from services.api.access.credentials import Authenticator
 from services.api.access.gate import ApiGate
 from services.api.controllers.founding import found_cloud
 from services.api.controllers.leading import lead_api
 from services.api.forward.forwarder import Forwarder
+from services.api.forward.peers import Peers
 from services.api.history.keeper import Keeper
 from services.api.history.recorder import Recorder
 from services.api.history.replay import open_history, replay
@@ -30,7 +31,9 @@ from services.api.metrics import ApiMetrics, CloudCollector
 from services.api.nodes.gateway import NodeGateway
 from services.api.nodes.servicer import NodeServicer
 from services.api.nodes.tunnels import Tunnels
+from services.api.samples.book import SampleBook
 from services.api.servicers.hosts import HostServicer
+from services.api.servicers.monitoring import MonitoringServicer
 from services.api.servicers.others import ClusterServicer, OperationsServicer, TemplateServicer, UserServicer
 from services.api.servicers.raw import add_raw
 from services.api.servicers.vms import VmServicer
@@ -43,6 +46,7 @@ from services.api.usecases.host_watches import HostWatches
 from services.api.usecases.hosts import Hosts
 from services.api.usecases.streams import Streams
 from services.api.usecases.templates import Templates
+from services.api.usecases.usages import Usages
 from services.api.usecases.users import Users
 from services.api.usecases.vm_watches import VmWatches
 from services.api.usecases.vms import Vms
@@ -78,7 +82,7 @@ async def main(settings: Settings, run: Run) -> None:
         node_address = str(nodes.listen(settings.node_listen, tls=_node_tls(settings), what="node_listen"))
         public, public_node = settings.advertise or address, settings.node_advertise or node_address
 
-        store = await stack.enter_async_context(await _open_store(settings, public))
+        store = await stack.enter_async_context(await _open_store(settings, public, run.metrics_address))
         cloud = CloudIndex(store)
         cloud.start()
         log = open_history(settings.state_dir / "history", settings.history_max_mib << 20, store.cache.revision)
@@ -101,16 +105,15 @@ async def main(settings: Settings, run: Run) -> None:
         forwarder = Forwarder(store, secret, _client_tls(settings))
         stack.push_async_callback(forwarder.close)
         _forward(server, forwarder)
+        book = _add_monitoring(server, settings, store, cloud, gateway, streams, stack)
         ApiMetrics(run.metrics, cloud)
         run.metrics.collector(CloudCollector(cloud, gateway, store))
 
         await stack.enter_async_context(nodes)
         await stack.enter_async_context(server)
         loops = await stack.enter_async_context(Background())
-        loops.start(keeper.run(), name="history keeper")
-        mending = Loop("connections", gateway.mend, interval=2.0, metrics=LoopCounts(run.metrics))
+        mending = _start_loops(loops, keeper, gateway, book, LoopCounts(run.metrics))
         stack.callback(store.process.on_lost(mending.wake))
-        loops.start(mending.run(), name="connections")
         loops.start(lead_api(store, cloud, keeper, public), name="api leader")
         await nodes.set_serving(True)
         await server.set_serving(True)
@@ -123,6 +126,23 @@ async def main(settings: Settings, run: Run) -> None:
         gateway.close()
 
 
+def _start_loops(loops: Background, keeper: Keeper, gateway: NodeGateway, book: SampleBook, counts: LoopCounts) -> Loop:
+    """Returns the loop that mends connections, for those who must wake it."""
+
+    async def settle() -> None:
+        book.settle()
+
+    async def tidy() -> None:
+        book.tidy()
+
+    loops.start(keeper.run(), name="history keeper")
+    mending = Loop("connections", gateway.mend, interval=2.0, metrics=counts)
+    loops.start(mending.run(), name="connections")
+    loops.start(Loop("samples", settle, interval=1.0, metrics=counts).run(), name="samples")
+    loops.start(Loop("old samples", tidy, interval=60.0, metrics=counts).run(), name="old samples")
+    return mending
+
+
 class _Revision:
     """The revision that replies reflect: that of the cache, once there is one."""
 
@@ -132,7 +152,7 @@ class _Revision:
         return self.store.cache.revision if self.store is not None else 0
 
 
-async def _open_store(settings: Settings, address: str) -> Store:
+async def _open_store(settings: Settings, address: str, metrics_address: str) -> Store:
     return await Store.open(
         StoreSettings(
             endpoints=settings.etcd_endpoints,
@@ -142,7 +162,7 @@ async def _open_store(settings: Settings, address: str) -> Store:
         ),
         keys=KEYS,
         kinds=KINDS,
-        process=ProcessInfo("api", address, version(), settings.metrics_address),
+        process=ProcessInfo("api", address, version(), metrics_address),
     )
 
 
@@ -187,6 +207,19 @@ def _add_services(
     server.add(user_service_pb2_grpc.add_UserServiceServicer_to_server, UserServicer(Users(store, cloud)))
     operations = OperationsServicer(CloudStatus(store, cloud, gateway, version()), Events(keeper, streams))
     server.add(operations_service_pb2_grpc.add_OperationsServiceServicer_to_server, operations)
+
+
+def _add_monitoring(
+    server: RpcServer, settings: Settings, store: Store, cloud: CloudIndex, gateway: NodeGateway, streams: Streams,
+    stack: contextlib.AsyncExitStack,
+) -> SampleBook:  # fmt: skip
+    """Where samples go, and who reads them."""
+    book, peers = SampleBook(cloud, settings.samples_max_vms), Peers(store, cloud, _client_tls(settings))
+    stack.push_async_callback(peers.close)
+    gateway.on_samples = book.take
+    servicer = MonitoringServicer(Usages(cloud, Vms(store, cloud), gateway, book, peers, streams))
+    server.add(monitoring_service_pb2_grpc.add_MonitoringServiceServicer_to_server, servicer)
+    return book
 
 
 def _forward(server: RpcServer, forwarder: Forwarder) -> None:

@@ -32,6 +32,7 @@ class Settings:
         Path("/var/lib/moln/api"), "Folder of this process: the administrator's token, the history."
     )
     history_max_mib: int = option(1024, "Most history that is kept on disk; the oldest goes first.", unit="MiB")
+    samples_max_vms: int = option(100_000, "Most VMs whose load is kept in memory for a day, at 1.6 KiB each.")
     tls_cert: Path | None = option(None, "Certificate of this server, PEM.")
     tls_key: Path | None = option(None, "Key of that certificate, PEM.")
     tls_ca: Path | None = option(None, "Certificates that internal peers must be signed by, PEM (mutual TLS).")

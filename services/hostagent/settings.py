@@ -30,6 +30,9 @@ class Settings:
     tls_certificate: Path | None = option(None, "PEM file of this node's certificate.")
     tls_key: Path | None = option(None, "PEM file of its key.")
     sample_interval_s: float = option(30.0, "Time between samples of the hosts' load.", unit="s")
+    stats_interval_s: float = option(10.0, "Time between samples of guests, for `top` and Prometheus.", unit="s")
+    max_exported_vms: int = option(2000, "Most VMs that have series of their own in Prometheus.")
+    metrics_advertise: str = option("", "Address of `metrics_address` as Prometheus sees it; empty: the same.")
     max_deeds: int = option(4, "How many guests are started or stopped at the same time (libvirt).")
     libvirt_uri: str = option("qemu:///system", "The hypervisor: qemu:///system, qemu:///session, test:///default …")
     libvirt_type: Literal["auto", "kvm", "qemu"] = option(

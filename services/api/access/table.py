@@ -84,6 +84,13 @@ _ROWS: Mapping[str, Mapping[str, Access]] = {
         "WatchEvents": _U,
         "UpdateCloud": _A,
     },
+    "moln.operations.v1.MonitoringService": {
+        "ListHostUsages": _A,
+        "ListVmUsages": _U,
+        "GetVmUsageHistory": _U,
+        "GetHostUsageHistory": _A,
+        "WatchTop": _U,
+    },
     "moln.image.v1.ImageService": {
         "CreateImage": _U,
         "UploadImage": _U,

@@ -40,6 +40,8 @@ class NodeGateway:
         self._secret = secret
         self._connections = Connections(store, cloud, public_address)
         self._ordered: dict[str, set[int]] = {}
+        self.on_samples: Callable[[Sequence[node_service_pb2.HostSamples]], None] = lambda _: None
+        """Is given the samples of hosts that are connected here."""
         cloud.vms.on_change(self._vm_changed)
         store.cache.subscribe(self._ticked, kinds={"process"})
 
@@ -122,6 +124,10 @@ class NodeGateway:
         return f"VM {record.id}: host {host.name} is connected to the api at {entry.value.address}; ask there"
 
     # What comes in
+
+    def sampled(self, connection: AgentConnection, samples: Sequence[node_service_pb2.HostSamples]) -> None:
+        """Takes samples of the stream's own hosts; others are passed over."""
+        self.on_samples([sample for sample in samples if sample.host_id in connection.links])
 
     async def receive(self, connection: AgentConnection, messages: Sequence[node_service_pb2.ConnectRequest]) -> None:
         """Takes messages of a stream, in their order, as far as they have come in."""

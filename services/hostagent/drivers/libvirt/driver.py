@@ -37,8 +37,10 @@ from services.hostagent.drivers.libvirt.inventory import (
 )
 from services.hostagent.drivers.libvirt.observe import Observed
 from services.hostagent.drivers.libvirt.probe import Acceleration, find_acceleration
+from services.hostagent.drivers.libvirt.stats import StatsReader
 from services.hostagent.drivers.libvirt.work import GuestWork
 from services.hostagent.drivers.ports import Deed, End, Load, Outcome, Power, Seen, Work
+from services.hostagent.drivers.stats import Sweep
 from services.hostagent.network.bridges import Bridges
 from services.hostagent.storage.cache import ImageCache
 from services.hostagent.storage.disks import DiskMaker, Fetch, is_visible
@@ -76,6 +78,7 @@ class LibvirtDriver:
         self._connection = LibvirtConnection(options.uri)
         self._guests = Guests(self._connection)
         self._folders = NodeFolders(options.state)
+        self._stats = StatsReader(options.uri, self._guests.mark_of, options.cloud_uid, options.state)
         self._bridges = Bridges() if options.has_bridges and not self._is_test else None
         disks = DiskMaker(ImageCache(self._folders.cache), fetch)
         self._work = GuestWork(self._guests, self._folders, disks, self._bridges)
@@ -118,6 +121,7 @@ class LibvirtDriver:
         await self._background.__aexit__(kind, error, trace)
         if self._options.cleans_up:
             await self._clean_up()
+        await self._stats.close()
         await self._connection.close()
 
     def guest_name(self, vm_id: int, uid: str) -> str:
@@ -243,6 +247,10 @@ class LibvirtDriver:
             return Load(0.0, memory_mib)
         share = (now.busy_s - before.busy_s) / (now.total_s - before.total_s)
         return Load(max(0.0, share) * 100 * (os.cpu_count() or 1), memory_mib)
+
+    async def sweep(self, host_id: int) -> Sweep:
+        """The host and its guests by one bulk call."""
+        return await self._stats.sweep()
 
     async def _clean_up(self) -> None:
         """Removes what guests that are off leave in the hypervisor and on the network; their disks stay."""

@@ -101,6 +101,12 @@ class Guests:
         """All guests that carry moln's mark, of whichever cloud."""
         return await self._connection.call(self._list, what="listing the guests", seconds=LIST_SECONDS)
 
+    def mark_of(self, domain: Raw, uid: str) -> Mark | None:
+        """The mark of a domain, read once; None where it carries none. Runs in a thread of the connection."""
+        if uid not in self._marks:
+            self._marks[uid] = _read_mark(domain)
+        return self._marks[uid]
+
     def _list(self, raw: Raw) -> list[Observed]:
         domains = raw.listAllDomains()
         present = {domain.UUIDString() for domain in domains}
@@ -110,10 +116,7 @@ class Guests:
         return [guest for guest in seen if guest is not None]
 
     def _observe(self, domain: Raw) -> Observed | None:
-        uid = domain.UUIDString()
-        if uid not in self._marks:
-            self._marks[uid] = _read_mark(domain)
-        mark = self._marks[uid]
+        mark = self.mark_of(domain, domain.UUIDString())
         if mark is None:
             return None
         state, reason = domain.state()
