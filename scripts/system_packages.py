@@ -21,6 +21,8 @@ PACKAGES = (
     "etcd-server",
     # the hypervisor and the way to it; gcc, pkg-config and libvirt-dev build libvirt-python
     "qemu-system-x86", "qemu-utils", "libvirt-daemon", "libvirt-daemon-driver-qemu", "libvirt-dev", "pkg-config", "gcc",
+    # UEFI firmware with its signed variant, and TPMs for guests
+    "ovmf", "swtpm", "swtpm-tools",
     # context images, and the small guest of the demo and the tests
     "xorriso", "busybox-static", "syslinux", "syslinux-common", "extlinux", "mtools", "cpio",
     # networks

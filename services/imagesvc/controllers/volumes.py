@@ -16,6 +16,7 @@ from moln.compute.v1.vm_pb2 import VmIntent, VmVolumes
 from moln.image.v1.image_pb2 import ImageState, ImageStatus
 from services.common.domain.keys import SCHEMA_VERSION
 from services.common.domain.reasons import Reason
+from services.common.domain.template_images import image_ids
 from services.common.obs.logs import get_logger
 from services.common.resources.vm_parts import Wish
 from services.common.resources.waiting import Waiting
@@ -67,7 +68,7 @@ class Volumes:
         """Looks for the files of all images that these VMs want; writes down which are gone."""
         self._time.FromDatetime(self._clock.now())
         now = self._clock.monotonic()
-        wanted = {disk.image_id for wish in wishes for disk in wish.spec.template.disks if disk.image_id}
+        wanted = {image_id for wish in wishes for image_id in image_ids(wish.spec.template)}
         for image_id in wanted:
             if now - self._seen.get(image_id, -LOOK_SECONDS) >= LOOK_SECONDS and await self._is_there(image_id):
                 self._seen[image_id] = now
@@ -113,16 +114,18 @@ class Volumes:
             self._log.info("what became of a file could not be written", image=parts.spec.name, error=str(err))
 
     def give(self, wish: Wish, txn: Txn) -> Message | None:
-        """Volumes for all disks, or why there are none. Compares that the images stand as they were read."""
+        """Volumes for all disks and a kernel, or why there are none. Compares that the images stand as read."""
         outcome = volumes(wish.spec.template, self._find)
         if isinstance(outcome, Refused):
             return self._refused(wish, outcome)
-        for image_id in {volume.image_id for volume in outcome if volume.image_id}:
+        for image_id in image_ids(wish.spec.template):
             parts = self._catalog.image(image_id)
             if parts is not None:
                 txn.unchanged(parts.intent_entry.key, parts.intent_entry.mod_revision)
-        self._given[wish.vm] = len(outcome)
-        return VmVolumes(uid=wish.spec.uid, disks=outcome, cause=self._cause(), schema_version=SCHEMA_VERSION)
+        self._given[wish.vm] = len(outcome.disks)
+        outcome.uid, outcome.schema_version = wish.spec.uid, SCHEMA_VERSION
+        outcome.cause.CopyFrom(self._cause())
+        return outcome
 
     def settle(self, vm: str, *, is_written: bool) -> None:
         """Counts what was given."""

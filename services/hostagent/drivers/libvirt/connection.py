@@ -245,9 +245,13 @@ class Flags:
     UNDEFINE_ALL = (
         libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
         | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-        | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
         | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
     )
+    """Everything that the hypervisor has of a guest, but for what the guest itself has written."""
+    KEEP_STATE = libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM | getattr(libvirt, "VIR_DOMAIN_UNDEFINE_KEEP_TPM", 0)
+    KEEP_NVRAM = libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
+    ERASE_STATE = libvirt.VIR_DOMAIN_UNDEFINE_NVRAM | getattr(libvirt, "VIR_DOMAIN_UNDEFINE_TPM", 0)
+    DEFINE_VALIDATE = libvirt.VIR_DOMAIN_DEFINE_VALIDATE
     METADATA_ELEMENT = libvirt.VIR_DOMAIN_METADATA_ELEMENT
     CONSOLE_FORCE = libvirt.VIR_DOMAIN_CONSOLE_FORCE
     AUTODESTROY = libvirt.VIR_DOMAIN_START_AUTODESTROY

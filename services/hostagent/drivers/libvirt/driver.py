@@ -29,8 +29,10 @@ from services.hostagent.drivers.libvirt.connection import DomainEvent, LibvirtCo
 from services.hostagent.drivers.libvirt.console import GuestConsole, read_log, trim_log
 from services.hostagent.drivers.libvirt.guests import Guests
 from services.hostagent.drivers.libvirt.inventory import (
+    HYPERVISORS,
     CpuTime,
     HostFacts,
+    cpu_set,
     read_cpu_time,
     read_facts,
     read_used_memory_mib,
@@ -108,6 +110,7 @@ class LibvirtDriver:
         self._work.endpoint = Endpoint(
             self._options.cloud_uid, self._acceleration.domain_type, facts.architecture,
             has_bridges=self._bridges is not None, has_cpu_shares=not self._options.uri.endswith("/session"),
+            numa_cpus={node.node_id: cpu_set(node.cpus) for node in facts.numa_nodes},
         )  # fmt: skip
         await self._background.__aenter__()
         self._background.start(self._tell_changes(), name="libvirt-events")
@@ -271,8 +274,8 @@ class LibvirtDriver:
         return await self._connection.call(read_facts, what="asking what the host is")
 
     async def _find_acceleration(self, facts: HostFacts) -> Acceleration:
-        if self._is_test:
-            return Acceleration("test")
+        if facts.hypervisor in HYPERVISORS:
+            return Acceleration(HYPERVISORS[facts.hypervisor])
         if self._options.domain_type != "auto":
             return Acceleration(self._options.domain_type)
         cpu = default_cpu("kvm")
