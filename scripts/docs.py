@@ -1,4 +1,4 @@
-"""Generated references in docs/: states, errors, keys, metrics, features of guests and the API, from the tables and the contract.
+"""Generated references in docs/: states, errors, keys, metrics, features and the API, from the tables and the contract.
 
 `python -m scripts.docs` writes them; `--check` only says which are not what would be written now.
 """

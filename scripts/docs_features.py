@@ -45,9 +45,9 @@ def features(root: Path, table: Table) -> list[str]:
     """The document's lines."""
     proven = proofs(root)
     return [
-        "How far each feature of a guest is proven on the reference machine, which has QEMU without KVM and no other",
-        "hypervisor. *run*: seen inside a guest that runs, or of it. *defined*: a real libvirt takes it. *schema*: valid",
-        "by libvirt's own schema, and no more is known. What a hypervisor cannot do is refused by name, never left out.",
+        "How far each feature of a guest is proven on the reference machine, which has QEMU without KVM, and no other",
+        "hypervisor that runs. *run*: seen inside a running guest, or of it. *defined*: a real libvirt takes it.",
+        "*schema*: valid by libvirt's schema, and no more is known. What a hypervisor cannot do is refused by name.",
         "",
         "## QEMU and KVM",
         "",

@@ -24,7 +24,7 @@ PACKAGES = (
     # UEFI firmware with its signed variant, and TPMs for guests
     "ovmf", "swtpm", "swtpm-tools",
     # context images, and the small guest of the demo and the tests
-    "xorriso", "busybox-static", "syslinux", "syslinux-common", "extlinux", "mtools", "cpio",
+    "xorriso", "busybox-static", "syslinux", "syslinux-common", "extlinux", "mtools", "dosfstools", "cpio",
     # networks
     "iproute2", "iptables", "nftables", "dnsmasq-base", "openssh-client",
     # monitoring: `moln dev up --monitoring`, and promtool for the checks

@@ -34,6 +34,7 @@ from services.hostagent.controllers.timers import Timers
 from services.hostagent.controllers.tunnels import Tunnels
 from services.hostagent.core.status import host_base
 from services.hostagent.drivers.libvirt.driver import DriverOptions, LibvirtDriver
+from services.hostagent.drivers.libvirt.pci import check_patterns
 from services.hostagent.drivers.ports import Driver
 from services.hostagent.drivers.sim.control import Control
 from services.hostagent.drivers.sim.driver import SimDriver
@@ -169,10 +170,14 @@ async def _driver(settings: Settings, identity: Identity, timers: Timers, stack:
 def _libvirt(settings: Settings, identity: Identity) -> LibvirtDriver:
     if len(identity.hosts) != 1:
         raise SettingsError(f"{settings.identity_file}: the libvirt driver carries one host, not {len(identity.hosts)}")
+    try:
+        check_patterns(settings.pci_devices)
+    except ValueError as err:
+        raise SettingsError(f"pci_devices: {err}") from err
     options = DriverOptions(
         host_id=next(iter(identity.hosts)), cloud_uid=identity.cloud_uid, state=settings.state_dir,
         uri=settings.libvirt_uri, max_deeds=settings.max_deeds, domain_type=settings.libvirt_type,
-        cleans_up=settings.on_stop == "poweroff",
+        cleans_up=settings.on_stop == "poweroff", pci_devices=settings.pci_devices,
     )  # fmt: skip
     return LibvirtDriver(options, ImageSource(lambda to: _dial(settings, to)).fetch)
 

@@ -38,6 +38,9 @@ class Settings:
     libvirt_type: Literal["auto", "kvm", "qemu"] = option(
         "auto", "What runs guests: kvm, qemu (emulated, slow), or auto: found out by booting a tiny one."
     )
+    pci_devices: tuple[str, ...] = option(
+        (), "PCI devices of the host that guests may be given: addresses, vendor:device or vendor. Empty: none."
+    )
     sim_cpus: int = option(16, "CPUs of a simulated host.")
     sim_memory_mib: int = option(65536, "Memory of a simulated host.", unit="MiB")
     sim_disk_mib: int = option(1_000_000, "Disk of a simulated host.", unit="MiB")

@@ -55,7 +55,7 @@ class Transactions:
             uid=record.uid,
             host_id=record.bound_for,
             epoch=record.epoch + 1,
-            granted=granted(spec.template, record.held),
+            granted=granted(spec.template, record.held, record.grant),
             time=self._time,
             cause=self._cause(Reason.HOST_FENCED if record.host_id else ""),
             schema_version=SCHEMA_VERSION,

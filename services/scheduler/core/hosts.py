@@ -9,6 +9,7 @@ from moln.compute.v1 import host_pb2
 from services.common.expressions import NUMBERS, TEXTS, attribute_name
 from services.common.expressions.attributes import LABEL_PREFIX
 from services.scheduler.core.amounts import KIB_PER_MIB, NOTHING, Amounts
+from services.scheduler.core.devices import Node, Pci, nodes_of, pci_of
 
 DEFAULT_CLUSTER = "default"
 CPU_PERCENT = 100
@@ -27,6 +28,8 @@ class HostFacts:
     total: Amounts = NOTHING
     taints: frozenset[str] = frozenset()
     attributes: Mapping[str, str] = field(default_factory=dict)
+    pci: tuple[Pci, ...] = ()
+    nodes: tuple[Node, ...] = ()
 
 
 def facts(
@@ -47,6 +50,8 @@ def facts(
         total=_total(spec, inventory) if inventory is not None else NOTHING,
         taints=frozenset(spec.taints),
         attributes=dict(_attributes(spec, inventory, cluster)),
+        pci=pci_of(inventory) if inventory is not None else (),
+        nodes=nodes_of(inventory) if inventory is not None else (),
     )
 
 

@@ -13,6 +13,7 @@ from moln.compute.v1 import template_pb2, vm_pb2
 from services.common.domain.errors import MolnError
 from services.scheduler.core.amounts import Amounts, Integers
 from services.scheduler.core.columns import HostColumns
+from services.scheduler.core.devices import Grant, Wish, grant_of
 from services.scheduler.core.hosts import HostFacts
 from services.scheduler.core.queues import Group, Queue, VmRecord, queue
 from services.scheduler.core.shapes import held, shape, shape_key
@@ -114,14 +115,21 @@ class Ledger:
     def bind(self, queues: Sequence[Queue], plan: Sequence[Integers]) -> list[VmRecord]:
         """Holds the room of a plan. Returns the VMs that now are busy and `bound_for` a host; the rest waits on."""
         bound: list[VmRecord] = []
+        short: set[Group] = set()
         for each, rows in zip(queues, plan, strict=True):
-            demand = each.demand.shape.demand
+            demand, wish = each.demand.shape.demand, each.demand.shape.wish
+            if wish is not None:
+                taken = self._bind_with_devices(each, rows, wish)
+                if len(taken) < len(rows):
+                    short.add(each.group)
+                bound += taken
+                continue
             self.columns.hold_rows(rows, demand)
             for record, host_id in zip(each.records, self.columns.ids[rows].tolist(), strict=False):
                 self._bind(record, host_id, demand)
                 bound.append(record)
         for each in queues:
-            if each.group.waiting:
+            if each.group.waiting and each.group not in short:
                 each.group.block(self.columns)
         return bound
 
@@ -132,16 +140,28 @@ class Ledger:
 
     # ------------------------------------------------------------------------------------------------- within
 
-    def _bind(self, record: VmRecord, host_id: int, demand: Amounts) -> None:
+    def _bind_with_devices(self, queue: Queue, rows: Integers, wish: Wish) -> list[VmRecord]:
+        """A plan knows that each host has what one VM wants. Where it sent more, those wait for the next plan."""
+        bound: list[VmRecord] = []
+        for host_id in self.columns.ids[rows].tolist():
+            grant = self.columns.granted(host_id, wish)
+            if grant is not None:
+                record = queue.records[len(bound)]
+                self.columns.hold(host_id, queue.demand.shape.demand, grant)
+                self._bind(record, host_id, queue.demand.shape.demand, grant)
+                bound.append(record)
+        return bound
+
+    def _bind(self, record: VmRecord, host_id: int, demand: Amounts, grant: Grant | None = None) -> None:
         if record.held_host:
-            self.columns.release(record.held_host, record.held)
-        record.held_host, record.held, record.bound_for = host_id, demand, host_id
+            self.columns.release(record.held_host, record.held, record.grant)
+        record.held_host, record.held, record.grant, record.bound_for = host_id, demand, grant, host_id
         self.hold_still(record)
 
     def _forget(self, record: VmRecord) -> None:
         self._leave(record)
         if record.held_host:
-            self.columns.release(record.held_host, record.held)
+            self.columns.release(record.held_host, record.held, record.grant)
         record.held_host = 0
         del self.vms[record.key]
 
@@ -155,14 +175,17 @@ class Ledger:
             record.host_id, record.epoch = value.host_id, value.epoch
             record.noted = Why(value.pending.reason, value.pending.message) if value.HasField("pending") else FITS
         if not record.bound_for and record.host_id != record.held_host:
-            self._hold(record, record.host_id, held(placement.value) if placement is not None else record.held)
+            if placement is not None:
+                self._hold(record, record.host_id, held(placement.value), grant_of(placement.value.granted))
+            else:
+                self._hold(record, 0, record.held, None)
 
-    def _hold(self, record: VmRecord, host_id: int, amounts: Amounts) -> None:
+    def _hold(self, record: VmRecord, host_id: int, amounts: Amounts, grant: Grant | None) -> None:
         if record.held_host:
-            self.columns.release(record.held_host, record.held)
+            self.columns.release(record.held_host, record.held, record.grant)
         if host_id:
-            self.columns.hold(host_id, amounts)
-        record.held_host, record.held = host_id, amounts
+            self.columns.hold(host_id, amounts, grant)
+        record.held_host, record.held, record.grant = host_id, amounts, grant
 
     def _sort_in(self, record: VmRecord, parts: Parts, intent: Part | None) -> None:
         """Puts the VM where it belongs: among those that wait, among those whose placement goes, or nowhere."""

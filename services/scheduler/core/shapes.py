@@ -8,6 +8,7 @@ from typing import NamedTuple
 from moln.compute.v1 import template_pb2, vm_pb2
 from services.common.expressions import Expression, Kind, parse
 from services.scheduler.core.amounts import KIB_PER_MIB, Amounts
+from services.scheduler.core.devices import Grant, Wish, wish_of
 
 
 class ShapeKey(NamedTuple):
@@ -21,6 +22,7 @@ class ShapeKey(NamedTuple):
     tolerations: tuple[str, ...]
     wanted_host_id: int
     priority: int
+    wish: Wish | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Shape:
     tolerations: frozenset[str] = frozenset()
     wanted_host_id: int = 0
     priority: int = 0
+    wish: Wish | None = None
 
 
 def shape_key(template: template_pb2.VmTemplate, wanted_host_id: int) -> ShapeKey:
@@ -47,6 +50,7 @@ def shape_key(template: template_pb2.VmTemplate, wanted_host_id: int) -> ShapeKe
         tuple(template.tolerations),
         wanted_host_id,
         template.priority,
+        wish_of(template),
     )
 
 
@@ -59,16 +63,19 @@ def shape(key: ShapeKey) -> Shape:
         tolerations=frozenset(key.tolerations),
         wanted_host_id=key.wanted_host_id,
         priority=key.priority,
+        wish=key.wish,
     )
 
 
-def granted(template: template_pb2.VmTemplate, demand: Amounts) -> vm_pb2.Granted:
+def granted(template: template_pb2.VmTemplate, demand: Amounts, grant: Grant | None = None) -> vm_pb2.Granted:
     """What is written down as held for a VM."""
     return vm_pb2.Granted(
         vcpus=template.vcpus,
         cpu_percent=demand.cpu,
         memory_mib=demand.memory // KIB_PER_MIB,
         disk_mib=demand.disk,
+        pci_addresses=grant.pci if grant is not None else (),
+        numa_nodes=grant.nodes if grant is not None else (),
     )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from moln.compute.v1.host_pb2 import HostInventory
+from moln.compute.v1.host_pb2 import HostInventory, PciDevice
 from moln.compute.v1.vm_pb2 import VmStatus
 from moln.image.v1.image_pb2 import Datastore
 from services.common.domain.errors import MolnError
@@ -25,7 +25,7 @@ from services.common.obs.logs import get_logger
 from services.common.runtime import Background
 from services.hostagent.drivers.deeds import Deeds
 from services.hostagent.drivers.libvirt.compose import Endpoint, default_cpu, domain_name
-from services.hostagent.drivers.libvirt.connection import DomainEvent, LibvirtConnection
+from services.hostagent.drivers.libvirt.connection import DomainEvent, LibvirtConnection, Raw
 from services.hostagent.drivers.libvirt.console import GuestConsole, read_log, trim_log
 from services.hostagent.drivers.libvirt.guests import Guests
 from services.hostagent.drivers.libvirt.inventory import (
@@ -38,6 +38,7 @@ from services.hostagent.drivers.libvirt.inventory import (
     read_used_memory_mib,
 )
 from services.hostagent.drivers.libvirt.observe import Observed
+from services.hostagent.drivers.libvirt.pci import read_devices
 from services.hostagent.drivers.libvirt.probe import Acceleration, find_acceleration
 from services.hostagent.drivers.libvirt.stats import StatsReader
 from services.hostagent.drivers.libvirt.work import GuestWork
@@ -66,6 +67,8 @@ class DriverOptions:
     domain_type: str = "auto"
     cleans_up: bool = False
     """At its end nothing is left of guests that are off but their disks: no definition, no bridge."""
+    pci_devices: tuple[str, ...] = ()
+    """Which of the host's PCI devices guests may be given; see `pci.check_patterns`."""
     has_bridges: bool = field(default_factory=lambda: os.geteuid() == 0)
 
 
@@ -238,8 +241,12 @@ class LibvirtDriver:
             driver=self.name, hypervisor=kind, hypervisor_version=facts.hypervisor_version,
             architecture=facts.architecture, cpu_model=facts.cpu_model, numa_nodes=facts.numa_nodes,
             hostname=platform.node() if self._is_test else facts.hostname, capabilities=sorted(self.capabilities),
+            pci_devices=await self._connection.call(self._pci_devices, what="listing the host's PCI devices"),
             warnings=self._warnings(), visible_datastore_ids=[store.id for store in datastores if is_visible(store)],
         )  # fmt: skip
+
+    def _pci_devices(self, raw: Raw) -> list[PciDevice]:
+        return read_devices(raw, self._options.pci_devices)
 
     async def load(self, host_id: int) -> Load:
         """Since the last call; 0 where the hypervisor does not tell."""
