@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
+from collections.abc import Coroutine
+from typing import Any
 
 from moln.compute.v1 import (
     cluster_service_pb2_grpc,
@@ -20,14 +22,17 @@ from moln.scheduler.v1 import scheduler_service_pb2
 from services.api.access.credentials import Authenticator
 from services.api.access.gate import ApiGate
 from services.api.controllers.founding import found_cloud
+from services.api.controllers.host_scripts import ScriptRunner
 from services.api.controllers.leading import lead_api
+from services.api.controllers.liveness import HostController
+from services.api.core.liveness import Times
 from services.api.forward.forwarder import Forwarder
 from services.api.forward.peers import Peers
 from services.api.history.keeper import Keeper
 from services.api.history.recorder import Recorder
 from services.api.history.replay import open_history, replay
 from services.api.index.cloud import KINDS, CloudIndex
-from services.api.metrics import ApiMetrics, CloudCollector
+from services.api.metrics import ApiMetrics, CloudCollector, ScriptCounts
 from services.api.nodes.gateway import NodeGateway
 from services.api.nodes.servicer import NodeServicer
 from services.api.nodes.tunnels import Tunnels
@@ -42,6 +47,7 @@ from services.api.usecases.cloud_status import CloudStatus
 from services.api.usecases.clusters import Clusters
 from services.api.usecases.consoles import Consoles
 from services.api.usecases.events import Events
+from services.api.usecases.host_scripts import HostScripts
 from services.api.usecases.host_watches import HostWatches
 from services.api.usecases.hosts import Hosts
 from services.api.usecases.streams import Streams
@@ -52,6 +58,7 @@ from services.api.usecases.vm_watches import VmWatches
 from services.api.usecases.vms import Vms
 from services.api.usecases.waiting import Waiting
 from services.common.domain.keys import KEYS
+from services.common.exec import ScriptFolder, ScriptLimits
 from services.common.obs.loops import LoopCounts
 from services.common.rpc.channel import ClientTls
 from services.common.rpc.metrics import RpcMetrics
@@ -101,20 +108,20 @@ async def main(settings: Settings, run: Run) -> None:
             nodes, node_service_pb2_grpc.add_NodeServiceServicer_to_server, NodeServicer(store, cloud, gateway, tunnels)
         )
         streams = Streams()
-        _add_services(server, store, cloud, keeper, gateway, tunnels, streams, public_node)
+        scripts = ScriptFolder(settings.host_script_folder, "the api's setting host_script_folder")
+        _add_services(server, store, cloud, keeper, gateway, tunnels, streams, public_node, scripts)
         forwarder = Forwarder(store, secret, _client_tls(settings))
         stack.push_async_callback(forwarder.close)
         _forward(server, forwarder)
         book = _add_monitoring(server, settings, store, cloud, gateway, streams, stack)
-        ApiMetrics(run.metrics, cloud)
-        run.metrics.collector(CloudCollector(cloud, gateway, store))
+        _measure(run, cloud, gateway, store)
 
         await stack.enter_async_context(nodes)
         await stack.enter_async_context(server)
         loops = await stack.enter_async_context(Background())
         mending = _start_loops(loops, keeper, gateway, book, LoopCounts(run.metrics))
         stack.callback(store.process.on_lost(mending.wake))
-        loops.start(lead_api(store, cloud, keeper, public), name="api leader")
+        loops.start(_lead(settings, run, store, cloud, keeper, public, scripts), name="api leader")
         await nodes.set_serving(True)
         await server.set_serving(True)
         run.ready({"grpc": address, "nodes": node_address})
@@ -191,16 +198,19 @@ def _add_services(
     tunnels: Tunnels,
     streams: Streams,
     node_address: str,
+    scripts: ScriptFolder,
 ) -> None:
     vms = Vms(store, cloud)
-    hosts = Hosts(store, cloud, node_address)
+    hosts = Hosts(store, cloud, node_address, scripts)
     vm_servicer = VmServicer(
         vms, Waiting(cloud, vms, streams), VmWatches(store, cloud, streams), Consoles(vms, tunnels)
     )
     add_raw(server, vm_service_pb2_grpc.add_VmServiceServicer_to_server, vm_servicer)
     template_servicer = TemplateServicer(Templates(store, cloud), vms)
     add_raw(server, template_service_pb2_grpc.add_TemplateServiceServicer_to_server, template_servicer)
-    host_servicer = HostServicer(hosts, HostWatches(store, cloud, hosts, streams))
+    host_servicer = HostServicer(
+        hosts, HostWatches(store, cloud, hosts, streams), HostScripts(store, cloud, hosts, streams)
+    )
     server.add(host_service_pb2_grpc.add_HostServiceServicer_to_server, host_servicer)
     cluster_servicer = ClusterServicer(Clusters(store, cloud), hosts)
     server.add(cluster_service_pb2_grpc.add_ClusterServiceServicer_to_server, cluster_servicer)
@@ -220,6 +230,22 @@ def _add_monitoring(
     servicer = MonitoringServicer(Usages(cloud, Vms(store, cloud), gateway, book, peers, streams))
     server.add(monitoring_service_pb2_grpc.add_MonitoringServiceServicer_to_server, servicer)
     return book
+
+
+def _measure(run: Run, cloud: CloudIndex, gateway: NodeGateway, store: Store) -> None:
+    ApiMetrics(run.metrics, cloud)
+    run.metrics.collector(CloudCollector(cloud, gateway, store))
+
+
+def _lead(
+    settings: Settings, run: Run, store: Store, cloud: CloudIndex, keeper: Keeper, address: str, scripts: ScriptFolder
+) -> Coroutine[Any, Any, None]:
+    """What one process does for all."""
+    limits = ScriptLimits(request_s=settings.host_script_timeout_s)
+    hosts = HostController(store, cloud, Times(margin=settings.self_fence_margin_s))
+    return lead_api(
+        store, cloud, keeper, address, hosts, ScriptRunner(store, cloud, scripts, limits, ScriptCounts(run.metrics))
+    )
 
 
 def _forward(server: RpcServer, forwarder: Forwarder) -> None:

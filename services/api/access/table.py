@@ -57,7 +57,12 @@ _ROWS: Mapping[str, Mapping[str, Access]] = {
         "UpdateHost": _A,
         "EnableHost": _A,
         "DisableHost": _A,
+        "DrainHost": _A,
+        "MaintainHost": _A,
+        "SetHostOffline": _A,
         "FenceHost": _A,
+        "PowerOffHost": _A,
+        "PowerOnHost": _A,
         "DeleteHost": _A,
     },
     "moln.compute.v1.ClusterService": {

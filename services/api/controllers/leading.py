@@ -1,10 +1,11 @@
-"""What one api process does for all: the host controller, the collector, compaction."""
+"""What one api process does for all: the host controller, hosts' scripts, the collector, compaction."""
 
 from __future__ import annotations
 
 import asyncio
 
 from services.api.controllers.collector import Collector
+from services.api.controllers.host_scripts import ScriptRunner
 from services.api.controllers.liveness import HostController
 from services.api.history.keeper import Keeper
 from services.api.index.cloud import CloudIndex
@@ -15,9 +16,11 @@ MAX_BEHIND = 1_000_000
 """Revisions that are kept for a history that cannot keep up; beyond it the history has a gap."""
 
 
-async def lead_api(store: Store, cloud: CloudIndex, keeper: Keeper, address: str) -> None:
+async def lead_api(
+    store: Store, cloud: CloudIndex, keeper: Keeper, address: str, hosts: HostController, scripts: ScriptRunner
+) -> None:
     """Campaigns for ever; while this process leads, runs the controllers."""
-    hosts, collector = HostController(store, cloud), Collector(store, cloud)
+    collector = Collector(store, cloud)
 
     def floor() -> int | None:
         """The slowest keeper's revision: nothing that a history still needs is forgotten."""
@@ -28,6 +31,7 @@ async def lead_api(store: Store, cloud: CloudIndex, keeper: Keeper, address: str
     async def run(leadership: Leadership) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(hosts.run(leadership))
+            group.create_task(scripts.run(leadership))
             group.create_task(collector.run(leadership))
             group.create_task(store.compactor(floor, COMPACT_EVERY_S))
 

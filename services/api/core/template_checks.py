@@ -84,6 +84,12 @@ def _check_privileges(template: template_pb2.VmTemplate, caller: Caller, path: s
 
 
 def _check_disks(template: template_pb2.VmTemplate, path: str) -> None:
+    if template.disks and template.on_host_loss == template_pb2.ON_HOST_LOSS_RESTART:
+        problem = (
+            "RESTART cannot keep the VM's disks: they live on its host and die with it; say RESTART_WITH_NEW_DISKS to "
+            "have it started elsewhere with disks made anew (what was written is lost), or LEAVE to wait for the host"
+        )
+        raise invalid(f"{path}.on_host_loss", problem)
     if len(template.disks) > MAX_DISKS:
         raise invalid(f"{path}.disks", f"has {len(template.disks)} disks; at most {MAX_DISKS} are allowed")
     for number, disk in enumerate(template.disks):

@@ -4,6 +4,7 @@
 handle a single request. What a script says and hears: docs/driver-protocol.md.
 """
 
+from services.common.exec.folder import ScriptFolder
 from services.common.exec.oneshot import run_script
 from services.common.exec.program import CommandError, Completed, Limits, run_program
 from services.common.exec.script import Script
@@ -15,6 +16,7 @@ __all__ = [
     "Limits",
     "Script",
     "ScriptError",
+    "ScriptFolder",
     "ScriptLimits",
     "ScriptMetrics",
     "run_program",

@@ -21,6 +21,7 @@ from services.scheduler.core.words import FITS, Why
 
 NANOSECONDS = 1_000_000_000
 _IDLE_GROUPS = 1000
+_RESTART = frozenset({template_pb2.ON_HOST_LOSS_RESTART, template_pb2.ON_HOST_LOSS_RESTART_WITH_NEW_DISKS})
 _STATUS = "status/"
 
 
@@ -206,7 +207,7 @@ class Ledger:
             return False
         if not record.host_id:
             return not _has_status(parts)
-        if spec.value.template.on_host_loss != template_pb2.ON_HOST_LOSS_RESTART:
+        if spec.value.template.on_host_loss not in _RESTART:
             return False
         return _is_fenced(self.columns.facts(record.host_id)) and not _has_status(parts, record.host_id)
 
