@@ -169,7 +169,7 @@ class HostController:
         former = host.operation.value if host.operation is not None else None
         kind = host_pb2.HOST_OPERATION_KIND_FENCE
         operation = operations.new_operation(host.spec.value.uid, kind, _cause("HOST_SILENT"), former)
-        operation.is_automatic = True
+        operation.is_automatic, operation.schema_version = True, SCHEMA_VERSION
         txn = Txn(guard=leadership).present(host.spec.key)
         txn.unchanged(key("host", host.id, "liveness"), _revision(host.liveness))
         txn.unchanged(key("host", host.id, "operation"), _revision(host.operation))

@@ -11,7 +11,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from moln.common.v1 import common_pb2
 from moln.compute.v1 import host_pb2
 from services.common.domain.errors import invalid
-from services.common.domain.keys import SCHEMA_VERSION
 
 K = host_pb2.HostOperationKind
 S = host_pb2.HostOperationState
@@ -74,7 +73,7 @@ def new_operation(
     """A request. One that is automatic has `former`, the operation that it follows, and counts its tries."""
     operation = host_pb2.HostOperation(
         uid=uid, id=str(uuid.uuid4()), kind=kind, state=S.HOST_OPERATION_STATE_REQUESTED, attempt=1,
-        request_time=cause.time, cause=cause, schema_version=SCHEMA_VERSION,
+        request_time=cause.time, cause=cause,
     )  # fmt: skip
     if former is not None and former.is_automatic and former.state == S.HOST_OPERATION_STATE_FAILED:
         operation.attempt = former.attempt + 1

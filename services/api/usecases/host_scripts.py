@@ -18,6 +18,7 @@ from services.api.usecases.resources import swap
 from services.api.usecases.streams import Streams
 from services.common.domain.caller import Caller
 from services.common.domain.errors import MolnError
+from services.common.domain.keys import SCHEMA_VERSION
 from services.common.domain.reasons import Reason
 from services.common.resources.records import cause_of
 from services.common.store import Change, Store, Txn, key
@@ -115,6 +116,7 @@ class HostScripts:
                 return None
             cause = cause_of(caller, _what(kind).upper().replace(" ", "_"))
             operation = operations.new_operation(record.spec.value.uid, kind, cause)
+            operation.schema_version = SCHEMA_VERSION
             wanted[:] = [operation.id]
             operation_key = key("host", host_id, "operation")
             txn = Txn().present(record.spec.key).unchanged(operation_key, entry.mod_revision if entry else 0)
