@@ -1,4 +1,4 @@
-"""Generated references in docs/: states, errors, keys, metrics and the API, from the tables and the contract.
+"""Generated references in docs/: states, errors, keys, metrics, features and the API, from the tables and the contract.
 
 `python -m scripts.docs` writes them; `--check` only says which are not what would be written now.
 """
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from scripts.docs_api import api
+from scripts.docs_features import features
 from scripts.docs_metrics import metrics
 from scripts.docs_states import states
 from services.common.domain.keys import KEYS
@@ -78,6 +79,7 @@ def documents() -> Mapping[str, str]:
         "states.md": lambda: page("States of a VM", "services/api/core/{verbs,view}.py", states(table)),
         "errors.md": errors,
         "keys.md": keys,
+        "guest-features.md": lambda: page("What guests can have", "the marks on tests", features(ROOT, table)),
         "metrics.md": lambda: page("Metrics", "the services' metrics.py", metrics(ROOT, table)),
         "api.md": lambda: page("The API", "protos/ and services/api/access/table.py", api(ROOT, table)),
     }

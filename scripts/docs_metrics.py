@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 Table = Callable[..., list[str]]
 _DECLARED = {"counter": "counter", "gauge": "gauge", "histogram": "histogram"}
-_FAMILIES = {"GaugeMetricFamily": "gauge", "CounterMetricFamily": "counter"}
+_FAMILIES = {
+    "GaugeMetricFamily": "gauge", "CounterMetricFamily": "counter", "gauge_of": "gauge", "counter_of": "counter",
+}  # fmt: skip
 
 
 class Metric(NamedTuple):
@@ -49,7 +51,8 @@ def _declared(file: Path, service: str) -> Iterator[Metric]:
             ending = "_total" if called == "counter" else ""
             yield Metric(f"{prefix}{name}{ending}", _DECLARED[called], _labels(node), doc)
         elif called in _FAMILIES:
-            yield Metric(name, _FAMILIES[called], _labels(node), doc)
+            kind = _FAMILIES[called]
+            yield Metric(f"{name}_total" if kind == "counter" else name, kind, _labels(node), doc)
 
 
 def _text(node: ast.expr) -> str:

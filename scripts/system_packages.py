@@ -21,10 +21,14 @@ PACKAGES = (
     "etcd-server",
     # the hypervisor and the way to it; gcc, pkg-config and libvirt-dev build libvirt-python
     "qemu-system-x86", "qemu-utils", "libvirt-daemon", "libvirt-daemon-driver-qemu", "libvirt-dev", "pkg-config", "gcc",
+    # UEFI firmware with its signed variant, and TPMs for guests
+    "ovmf", "swtpm", "swtpm-tools",
     # context images, and the small guest of the demo and the tests
-    "xorriso", "busybox-static", "syslinux", "syslinux-common", "extlinux", "mtools", "cpio",
+    "xorriso", "busybox-static", "syslinux", "syslinux-common", "extlinux", "mtools", "dosfstools", "cpio",
     # networks
     "iproute2", "iptables", "nftables", "dnsmasq-base", "openssh-client",
+    # monitoring: `moln dev up --monitoring`, and promtool for the checks
+    "prometheus",
 )  # fmt: skip
 # Needed where the interpreter is the distribution's own.
 PYTHON_PACKAGES = ("python3-venv", "python3-dev")
@@ -39,7 +43,7 @@ SUPPORTED = "Debian 12, Debian 13 or Ubuntu 24.04"
 POLICY = Path("/usr/sbin/policy-rc.d")
 POLICY_TEXT = "#!/bin/sh\n# Written by moln's make setup while it installs packages: daemons stay stopped.\nexit 101\n"
 UNIT_FOLDER = Path("/etc/systemd/system")
-OUR_UNITS = ("etcd", "libvirt", "virt")
+OUR_UNITS = ("etcd", "libvirt", "virt", "prometheus")
 
 
 class SetupError(Exception):

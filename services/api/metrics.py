@@ -45,6 +45,27 @@ class ApiMetrics:
             self._start.observe(max(0, taken) / 1e9)
 
 
+class ScriptCounts:
+    """What became of hosts' scripts, by what they were asked for. Implements ScriptMetrics."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._runs = metrics.counter("host_scripts", "Runs of hosts' scripts.", ["method", "outcome"])
+        self._seconds = metrics.histogram("host_script_seconds", "How long they took.", ["method"])
+        self._nonsense = metrics.counter("host_script_garbage_lines", "Lines of them that were no messages.")
+
+    def answered(self, script: str, method: str, outcome: str, seconds: float) -> None:
+        """A run has ended."""
+        self._runs.labels(method, outcome).inc()
+        self._seconds.labels(method).observe(seconds)
+
+    def died(self, script: str) -> None:
+        """These are run once: their end is their answer."""
+
+    def garbage(self, script: str) -> None:
+        """A line was no message."""
+        self._nonsense.inc()
+
+
 class CloudCollector(Collector):
     """Computed when asked for: what there is."""
 
@@ -67,6 +88,12 @@ class CloudCollector(Collector):
         for name, count in hosts.items():
             family.add_metric([name], count)
         yield family
+        is_suspended = self._cloud.hosts.self_fence_is_suspended()
+        yield GaugeMetricFamily(
+            "moln_api_self_fence_suspended",
+            "Whether so many hosts are silent that a watchdog is no proof.",
+            value=is_suspended,
+        )
         yield GaugeMetricFamily("moln_api_connected_hosts", "Hosts on this process.", value=len(self._gateway.links))
         yield GaugeMetricFamily("moln_api_store_revision", "Newest revision seen.", value=self._store.cache.revision)
         quarantined = len(self._store.cache.quarantine)

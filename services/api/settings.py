@@ -32,6 +32,14 @@ class Settings:
         Path("/var/lib/moln/api"), "Folder of this process: the administrator's token, the history."
     )
     history_max_mib: int = option(1024, "Most history that is kept on disk; the oldest goes first.", unit="MiB")
+    samples_max_vms: int = option(100_000, "Most VMs whose load is kept in memory for a day, at 1.6 KiB each.")
+    host_script_folder: Path | None = option(
+        None, "Folder of the scripts that hosts may name as fence and power commands; empty: no script is run."
+    )
+    host_script_timeout_s: float = option(60.0, "Longest time that such a script may take.", unit="s")
+    self_fence_margin_s: float = option(
+        5.0, "Time beyond a host's own time-out after which its watchdog is taken to have reset it.", unit="s"
+    )
     tls_cert: Path | None = option(None, "Certificate of this server, PEM.")
     tls_key: Path | None = option(None, "Key of that certificate, PEM.")
     tls_ca: Path | None = option(None, "Certificates that internal peers must be signed by, PEM (mutual TLS).")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from moln.compute.v1.host_pb2 import Host
+from moln.compute.v1.host_pb2 import Host, HostOperation, HostOperationKind, HostOperationState, HostSpec
 from services.cli.printing import fields, section
 from services.cli.resources.hosts import cpu_of, labels_of, memory_of, share, state_of
 from services.cli.sizes import age, clock, mib
@@ -44,6 +44,7 @@ def _head(host: Host) -> Iterator[tuple[str, object]]:
     yield "state", f"{state_of(host)} for {age(host.view.since)}"
     yield "cluster", host.view.cluster
     yield "vms", str(host.view.vms)
+    yield "to move away", f"{host.view.drain_left} of {host.view.drain_total} VMs" if host.view.drain_total else ""
     yield "cpu", f"{cpu_of(host)} cores given out"
     yield "memory", f"{memory_of(host)} given out"
     yield "disk", f"{share(mib(host.view.disk_mib_used), mib(host.view.disk_mib_total))} given out"
@@ -55,9 +56,31 @@ def _head(host: Host) -> Iterator[tuple[str, object]]:
     yield "can", " ".join(found.capabilities)
     yield "agent", found.agent_version
     yield "boot id", host.liveness.boot_id
+    yield "silence", f"resets itself {found.self_fence_s} s after it is cut off" if found.self_fence_s else ""
+    yield "fenced by", host.liveness.proof
+    yield "fence command", _fence_command(host.spec)
+    yield "power command", host.spec.power_command
+    yield "parameters", labels_of(host.spec.script_parameters)
+    yield "script", _script(host.operation)
     yield "labels", labels_of(host.spec.labels)
     yield "taints", " ".join(host.spec.taints)
     yield "created", clock(host.spec.create_time)
+
+
+def _fence_command(spec: HostSpec) -> str:
+    when = "as soon as it is silent" if spec.fences_automatically else "where a VM is to restart elsewhere"
+    return f"{spec.fence_command}, {when}" if spec.fence_command else ""
+
+
+def _script(operation: HostOperation) -> str:
+    """`fence FAILED 3s ago (try 2): no route to host`."""
+    if not operation.id:
+        return ""
+    what = HostOperationKind.Name(operation.kind).removeprefix("HOST_OPERATION_KIND_").lower().replace("_", " ")
+    state = HostOperationState.Name(operation.state).removeprefix("HOST_OPERATION_STATE_")
+    attempt = f" (try {operation.attempt})" if operation.attempt > 1 else ""
+    when = age(operation.end_time if operation.end_time.seconds else operation.request_time)
+    return f"{what} {state} {when} ago{attempt}" + (f": {operation.message}" if operation.message else "")
 
 
 def _overcommit(host: Host) -> str:

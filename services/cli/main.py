@@ -24,6 +24,7 @@ COMMANDS = {
     "host": "Hosts that virtual machines are placed on.",
     "cluster": "Named parts of the hosts.",
     "user": "Users, their tokens and limits.",
+    "top": "What hosts and virtual machines take, live.",
     "status": "Services, hosts, capacity, and what is wrong.",
     "events": "What happened in the cloud.",
     "explain": "What a field of a template or a resource means.",

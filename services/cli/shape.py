@@ -28,6 +28,7 @@ _ON_HOST_LOSS = {
     None: OnHostLoss.ON_HOST_LOSS_UNSPECIFIED,
     "leave": OnHostLoss.ON_HOST_LOSS_LEAVE,
     "restart": OnHostLoss.ON_HOST_LOSS_RESTART,
+    "restart-with-new-disks": OnHostLoss.ON_HOST_LOSS_RESTART_WITH_NEW_DISKS,
 }
 
 _OPTIONS = (
@@ -54,7 +55,11 @@ _OPTIONS = (
     click.option("--label", type=KEY_VALUE, multiple=True, metavar="KEY=VALUE", help="Label of your own."),
     click.option("--description", help="Text of your own."),
     click.option("--restart", type=click.Choice(("on-crash", "never", "always")), help="If the guest ends by itself."),
-    click.option("--on-host-loss", type=click.Choice(("leave", "restart")), help="If its host is lost."),
+    click.option(
+        "--on-host-loss",
+        type=click.Choice(("leave", "restart", "restart-with-new-disks")),
+        help="If its host is lost; disks die with it, so restart is for VMs without any.",
+    ),
 )
 
 

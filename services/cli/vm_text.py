@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from moln.compute.v1.template_pb2 import OnHostLoss
 from moln.compute.v1.vm_pb2 import Vm
 from moln.scheduler.v1.scheduler_service_pb2 import ExplainVmResponse
 from services.cli.printing import fields, section
@@ -23,6 +24,12 @@ def vm_lines(vm: Vm, explanation: ExplainVmResponse | None = None) -> list[str]:
     ]
 
 
+_ON_HOST_LOSS = {
+    OnHostLoss.ON_HOST_LOSS_RESTART: "started elsewhere once it is proven that its host runs nothing",
+    OnHostLoss.ON_HOST_LOSS_RESTART_WITH_NEW_DISKS: "started elsewhere, its disks made anew: what was written is lost",
+}
+
+
 def _head(vm: Vm) -> Iterator[tuple[str, object]]:
     shape = vm.spec.template
     yield "VM", f"{vm.spec.name} ({vm.id})"
@@ -35,6 +42,7 @@ def _head(vm: Vm) -> Iterator[tuple[str, object]]:
     yield "host", f"{vm.view.host} ({vm.view.host_id})" if vm.view.host_id else ""
     yield "address", vm.view.ipv4
     yield "size", f"{shape.vcpus} vCPU, {shape.cpu_percent} % of a core, {mib(shape.memory_mib)}"
+    yield "on host loss", _ON_HOST_LOSS.get(shape.on_host_loss, "")
     yield "created", clock(vm.intent.create_time)
     yield "started", clock(vm.view.start_time) if vm.view.start_time.seconds else ""
     yield "labels", " ".join(f"{key}={value}" for key, value in sorted(shape.labels.items()))

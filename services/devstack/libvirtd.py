@@ -46,6 +46,8 @@ stdio_handler = "file"
 cgroup_controllers = []
 namespaces = []
 remember_owner = 0
+swtpm_user = "root"
+swtpm_group = "root"
 """
 _LIBVIRTD_CONF = """\
 unix_sock_dir = "{sockets}"

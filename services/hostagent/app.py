@@ -29,15 +29,18 @@ from services.hostagent.controllers.link import Link
 from services.hostagent.controllers.outbox import Outbox
 from services.hostagent.controllers.racing import until_one_ends
 from services.hostagent.controllers.reconciler import Guests, Reconciler
+from services.hostagent.controllers.samples import SLICES, Sampler
 from services.hostagent.controllers.sweep import TICK_S, Sweep
 from services.hostagent.controllers.timers import Timers
 from services.hostagent.controllers.tunnels import Tunnels
 from services.hostagent.core.status import host_base
 from services.hostagent.drivers.libvirt.driver import DriverOptions, LibvirtDriver
+from services.hostagent.drivers.libvirt.pci import check_patterns
 from services.hostagent.drivers.ports import Driver
 from services.hostagent.drivers.sim.control import Control
 from services.hostagent.drivers.sim.driver import SimDriver
 from services.hostagent.drivers.sim.knobs import Knobs
+from services.hostagent.exposition import LoadText
 from services.hostagent.metrics import AgentMetrics
 from services.hostagent.settings import Settings
 from services.hostagent.storage.fetch import ImageSource
@@ -105,9 +108,16 @@ class _Agent:
         self.reconciler = Reconciler(guests, life, outbox, timers, self._bases)
         self.sweep = Sweep(host_ids, driver, self.reconciler)
         version = importlib.metadata.version("moln")
-        self.hosts = HostReporter(identity.hosts, driver, self.reconciler.orphans, version, lambda: self.link.wake())
+        self.samples = Sampler(
+            identity.hosts, driver, self._metrics, lambda: self.link.wake(), interval_s=settings.stats_interval_s
+        )
+        self._metrics.load(LoadText(self.samples.newest, identity.hosts, guests.get, most=settings.max_exported_vms))
+        self.hosts = HostReporter(
+            identity.hosts, driver, self.reconciler.orphans, version, lambda: self.link.wake(),
+            settings.metrics_advertise or run.metrics_address,
+        )  # fmt: skip
         self.session = AgentSession(
-            identity.hosts, driver.boot_id, version, self.reconciler, outbox, self.hosts,
+            identity.hosts, driver.boot_id, version, self.reconciler, outbox, self.hosts, self.samples,
             lambda order: self.tunnels.open(order), self.sweep.ask_all,
         )  # fmt: skip
         self.link = Link(identity.addresses, lambda to: _dial(settings, to), self.session, self._metrics)
@@ -136,8 +146,10 @@ class _Agent:
     def _all_loops(self) -> list[Loop]:
         sweep = Loop("sweep", self.sweep.step, interval=TICK_S, metrics=self._loops)
         hosts = Loop("hosts", self.hosts.step, interval=self._settings.sample_interval_s, metrics=self._loops)
+        every = self._settings.stats_interval_s / SLICES
+        samples = Loop("samples", self.samples.step, interval=every, metrics=self._loops)
         self.sweep.wake, self.hosts.wake = sweep.wake, hosts.wake
-        loops = [sweep, hosts, Loop("link", self.link.step, interval=STREAM_S, backoff=Backoff(1.0, 10.0))]
+        loops = [sweep, hosts, samples, Loop("link", self.link.step, interval=STREAM_S, backoff=Backoff(1.0, 10.0))]
         if isinstance(self._driver, SimDriver):
             file = _control_file(self._settings)
             control = Control(file, self._driver, self.link, self.session.silent_hosts, self._rebooted)
@@ -159,10 +171,14 @@ async def _driver(settings: Settings, identity: Identity, timers: Timers, stack:
 def _libvirt(settings: Settings, identity: Identity) -> LibvirtDriver:
     if len(identity.hosts) != 1:
         raise SettingsError(f"{settings.identity_file}: the libvirt driver carries one host, not {len(identity.hosts)}")
+    try:
+        check_patterns(settings.pci_devices)
+    except ValueError as err:
+        raise SettingsError(f"pci_devices: {err}") from err
     options = DriverOptions(
         host_id=next(iter(identity.hosts)), cloud_uid=identity.cloud_uid, state=settings.state_dir,
         uri=settings.libvirt_uri, max_deeds=settings.max_deeds, domain_type=settings.libvirt_type,
-        cleans_up=settings.on_stop == "poweroff",
+        cleans_up=settings.on_stop == "poweroff", pci_devices=settings.pci_devices,
     )  # fmt: skip
     return LibvirtDriver(options, ImageSource(lambda to: _dial(settings, to)).fetch)
 

@@ -12,10 +12,11 @@ from moln.compute.v1.vm_pb2 import VmPhase
 from services.common.obs.metrics import Metrics
 from services.hostagent.core.guest import Guest
 from services.hostagent.drivers.ports import Deed, Outcome
+from services.hostagent.exposition import LoadText
 
 
 class AgentMetrics:
-    """Implements life.LifeMetrics and link.LinkMetrics."""
+    """Implements life.LifeMetrics, link.LinkMetrics and samples.SampleMetrics."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -28,10 +29,24 @@ class AgentMetrics:
         self._reports = metrics.counter("reports", "Reports on VMs that were sent.")
         self._orders = metrics.counter("orders", "Orders that came.")
         self._acks = metrics.counter("acks", "Answers to reports that came.")
+        self._sweep = metrics.histogram("sweep_seconds", "Time to ask a host for the load of itself and all guests.")
+        self._failed_sweeps = metrics.counter("sweep_failures", "Such questions that were not answered in time.")
 
     def watch(self, guests: Iterable[Guest]) -> None:
         """Adds the number of guests by phase, counted when asked for."""
         self._metrics.collector(GuestCollector(guests))
+
+    def load(self, text: LoadText) -> None:
+        """Adds the load of hosts and guests, written when asked for."""
+        self._metrics.texts.append(text)
+
+    def swept(self, seconds: float) -> None:
+        """A host was asked for its load."""
+        self._sweep.observe(seconds)
+
+    def sweep_failed(self) -> None:
+        """It did not answer."""
+        self._failed_sweeps.inc()
 
     def did(self, deed: Deed, outcome: Outcome) -> None:
         """A deed has ended."""

@@ -30,10 +30,16 @@ class Settings:
     tls_certificate: Path | None = option(None, "PEM file of this node's certificate.")
     tls_key: Path | None = option(None, "PEM file of its key.")
     sample_interval_s: float = option(30.0, "Time between samples of the hosts' load.", unit="s")
+    stats_interval_s: float = option(10.0, "Time between samples of guests, for `top` and Prometheus.", unit="s")
+    max_exported_vms: int = option(2000, "Most VMs that have series of their own in Prometheus.")
+    metrics_advertise: str = option("", "Address of `metrics_address` as Prometheus sees it; empty: the same.")
     max_deeds: int = option(4, "How many guests are started or stopped at the same time (libvirt).")
     libvirt_uri: str = option("qemu:///system", "The hypervisor: qemu:///system, qemu:///session, test:///default …")
     libvirt_type: Literal["auto", "kvm", "qemu"] = option(
         "auto", "What runs guests: kvm, qemu (emulated, slow), or auto: found out by booting a tiny one."
+    )
+    pci_devices: tuple[str, ...] = option(
+        (), "PCI devices of the host that guests may be given: addresses, vendor:device or vendor. Empty: none."
     )
     sim_cpus: int = option(16, "CPUs of a simulated host.")
     sim_memory_mib: int = option(65536, "Memory of a simulated host.", unit="MiB")

@@ -48,7 +48,7 @@ async def main(settings: NetsvcSettings, run: Run) -> None:
     )
     address = str(server.listen(settings.listen, tls=settings.tls()))
     advertised = settings.advertise or address
-    process = ProcessInfo(LEADER, advertised, version(), settings.metrics_address)
+    process = ProcessInfo(LEADER, advertised, version(), run.metrics_address)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
             await Store.open(settings.store(), keys=TABLE, kinds=KINDS, process=process)

@@ -20,14 +20,14 @@ from moln.compute.v1 import cluster_service_pb2, host_service_pb2, template_serv
 from moln.iam.v1 import user_service_pb2
 from moln.image.v1 import datastore_service_pb2, image_service_pb2
 from moln.network.v1 import network_service_pb2
-from moln.operations.v1 import operations_service_pb2
+from moln.operations.v1 import monitoring_service_pb2, operations_service_pb2
 from moln.scheduler.v1 import scheduler_service_pb2
 from services.common.domain.errors import MolnError
 from services.common.rpc.errors import encode_error
 
 FILES = (
     vm_service_pb2, host_service_pb2, cluster_service_pb2, template_service_pb2, user_service_pb2, image_service_pb2,
-    datastore_service_pb2, network_service_pb2, operations_service_pb2, scheduler_service_pb2,
+    datastore_service_pb2, network_service_pb2, operations_service_pb2, scheduler_service_pb2, monitoring_service_pb2,
 )  # fmt: skip
 Answer = Callable[[Any], Any]
 

@@ -76,7 +76,12 @@ _ROWS: Mapping[str, Mapping[str, Access]] = {
         "UpdateHost": _A,
         "EnableHost": _A,
         "DisableHost": _A,
+        "DrainHost": _A,
+        "MaintainHost": _A,
+        "SetHostOffline": _A,
         "FenceHost": _A,
+        "PowerOffHost": _A,
+        "PowerOnHost": _A,
         "DeleteHost": _A,
     },
     "moln.compute.v1.ClusterService": {
@@ -102,6 +107,13 @@ _ROWS: Mapping[str, Mapping[str, Access]] = {
         "ListEvents": _U,
         "WatchEvents": _U,
         "UpdateCloud": _A,
+    },
+    "moln.operations.v1.MonitoringService": {
+        "ListHostUsages": _A,
+        "ListVmUsages": _U,
+        "GetVmUsageHistory": _U,
+        "GetHostUsageHistory": _A,
+        "WatchTop": _U,
     },
     "moln.image.v1.ImageService": {
         "CreateImage": _U,

@@ -8,6 +8,7 @@ from services.api.core.templates import needed
 from services.api.core.usage import give_back
 from services.api.index.cloud import CloudIndex
 from services.api.index.vms import VmRecord
+from services.common.domain.template_images import image_ids
 from services.common.obs.logs import get_logger
 from services.common.store import Conflict, Leadership, Store, Txn, key
 
@@ -67,7 +68,7 @@ class Collector:
             template = record.spec.value.template
             txn.delete(record.spec.key)
             txn.fold(key("usage", record.owner_id), give_back(needed(template)))
-            for image_id in {disk.image_id for disk in template.disks if disk.image_id}:
+            for image_id in image_ids(template):
                 txn.delete(key("imageref", image_id, record.key_id))
         return txn
 

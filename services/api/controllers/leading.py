@@ -1,10 +1,11 @@
-"""What one api process does for all: hosts, the collector, operations, scheduled verbs, compaction."""
+"""What one api process does for all: hosts and their scripts, operations, timetable, collector, compaction."""
 
 from __future__ import annotations
 
 import asyncio
 
 from services.api.controllers.collector import Collector
+from services.api.controllers.host_scripts import ScriptRunner
 from services.api.controllers.liveness import HostController
 from services.api.controllers.operations import OperationsController
 from services.api.controllers.timetable import Timetable
@@ -17,13 +18,17 @@ MAX_BEHIND = 1_000_000
 """Revisions that are kept for a history that cannot keep up; beyond it the history has a gap."""
 
 
-async def lead_api(store: Store, cloud: CloudIndex, keeper: Keeper, timetable: Timetable, address: str) -> None:
+async def lead_api(
+    store: Store,
+    cloud: CloudIndex,
+    keeper: Keeper,
+    address: str,
+    hosts: HostController,
+    scripts: ScriptRunner,
+    timetable: Timetable,
+) -> None:
     """Campaigns for ever; while this process leads, runs the controllers."""
-    hosts, collector, operations = (
-        HostController(store, cloud),
-        Collector(store, cloud),
-        OperationsController(store, cloud),
-    )
+    collector, operations = Collector(store, cloud), OperationsController(store, cloud)
 
     def floor() -> int | None:
         """The slowest keeper's revision: nothing that a history still needs is forgotten."""
@@ -34,6 +39,7 @@ async def lead_api(store: Store, cloud: CloudIndex, keeper: Keeper, timetable: T
     async def run(leadership: Leadership) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(hosts.run(leadership))
+            group.create_task(scripts.run(leadership))
             group.create_task(collector.run(leadership))
             group.create_task(operations.run(leadership))
             group.create_task(timetable.run(leadership))

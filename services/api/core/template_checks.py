@@ -6,14 +6,13 @@ import ipaddress
 import re
 
 from moln.compute.v1 import template_pb2
+from services.api.core.shape_checks import MAX_MEMORY_MIB, MAX_VCPUS, check_choice, check_shape
 from services.common.domain.caller import Caller, Capability
 from services.common.domain.errors import invalid
 from services.common.domain.reasons import Reason
 from services.common.expressions import Kind, parse
 from services.common.resources.labels import check_labels
 
-MAX_VCPUS = 512
-MAX_MEMORY_MIB = 16 * 1024 * 1024
 MAX_DISK_MIB = 64 * 1024 * 1024
 MAX_CONTEXT_BYTES = 32 * 1024
 MAX_SECRET_BYTES = 12 * 1024
@@ -32,7 +31,11 @@ _DISK_CHOICES = {
     "bus": ("virtio", "scsi", "sata", "ide", "usb"),
     "cache": ("none", "writeback", "writethrough", "unsafe"),
     "filesystem": ("none",),
+    "io": ("threads", "native", "io_uring"),
+    "discard": ("unmap", "ignore"),
 }
+_TARGETS = {"virtio": "vd", "scsi": "sd", "sata": "sd", "usb": "sd", "ide": "hd"}
+_TARGET = re.compile(r"(vd|sd|hd|xvd)[a-z]{1,2}")
 _NIC_CHOICES = {"model": ("virtio", "e1000", "e1000e", "rtl8139")}
 
 
@@ -41,6 +44,7 @@ def check_template(template: template_pb2.VmTemplate, caller: Caller, *, path: s
     check_size(template, path)
     _check_expressions(template, path)
     _check_privileges(template, caller, path)
+    check_shape(template, path)
     _check_disks(template, path)
     _check_nics(template, path)
     check_context(template.context, f"{path}.context")
@@ -81,20 +85,48 @@ def _check_privileges(template: template_pb2.VmTemplate, caller: Caller, path: s
 
 
 def _check_disks(template: template_pb2.VmTemplate, path: str) -> None:
+    if template.disks and template.on_host_loss == template_pb2.ON_HOST_LOSS_RESTART:
+        problem = (
+            "RESTART cannot keep the VM's disks: they live on its host and die with it; say RESTART_WITH_NEW_DISKS to "
+            "have it started elsewhere with disks made anew (what was written is lost), or LEAVE to wait for the host"
+        )
+        raise invalid(f"{path}.on_host_loss", problem)
     if len(template.disks) > MAX_DISKS:
         raise invalid(f"{path}.disks", f"has {len(template.disks)} disks; at most {MAX_DISKS} are allowed")
     for number, disk in enumerate(template.disks):
-        check_disk(disk, f"{path}.disks[{number}]")
+        where = f"{path}.disks[{number}]"
+        check_disk(disk, where)
+        if disk.target and disk.target in [other.target for other in template.disks[:number]]:
+            raise invalid(f"{where}.target", f"'{disk.target}' is that of another disk")
 
 
 def check_disk(disk: template_pb2.DiskTemplate, where: str) -> None:
     """Raises INVALID for what is wrong with one disk; `where` is its path."""
     for name, allowed in _DISK_CHOICES.items():
-        _check_choice(getattr(disk, name), allowed, f"{where}.{name}")
+        check_choice(getattr(disk, name), allowed, f"{where}.{name}")
     if not disk.image and not disk.size_mib:
         raise invalid(where, "needs an image or a size_mib", reason=Reason.FIELD_REQUIRED)
     if disk.size_mib > MAX_DISK_MIB:
         raise invalid(f"{where}.size_mib", f"must be at most {MAX_DISK_MIB} (64 TiB)")
+    if disk.io == "native" and disk.cache != "none":
+        raise invalid(f"{where}.io", "native needs cache: none")
+    _check_target(disk, where)
+    _check_limits(disk.io_limits, f"{where}.io_limits")
+
+
+def _check_target(disk: template_pb2.DiskTemplate, where: str) -> None:
+    if disk.target and not _TARGET.fullmatch(disk.target):
+        raise invalid(f"{where}.target", f"'{disk.target}' is no device name such as vda")
+    if disk.target and disk.bus and not disk.target.startswith(_TARGETS[disk.bus]):
+        raise invalid(f"{where}.target", f"'{disk.target}' does not go with bus {disk.bus}: {_TARGETS[disk.bus]}a, …")
+
+
+def _check_limits(limits: template_pb2.IoLimits, where: str) -> None:
+    for unit in ("bytes_per_s", "iops"):
+        if getattr(limits, f"total_{unit}") and (getattr(limits, f"read_{unit}") or getattr(limits, f"write_{unit}")):
+            raise invalid(
+                f"{where}.total_{unit}", f"goes without read_{unit} and write_{unit}: it limits both together"
+            )
 
 
 def _check_nics(template: template_pb2.VmTemplate, path: str) -> None:
@@ -107,7 +139,7 @@ def _check_nics(template: template_pb2.VmTemplate, path: str) -> None:
 def check_nic(nic: template_pb2.NicTemplate, where: str) -> None:
     """Raises INVALID for what is wrong with one interface; `where` is its path."""
     for name, allowed in _NIC_CHOICES.items():
-        _check_choice(getattr(nic, name), allowed, f"{where}.{name}")
+        check_choice(getattr(nic, name), allowed, f"{where}.{name}")
     if not nic.network:
         raise invalid(f"{where}.network", "is required", reason=Reason.FIELD_REQUIRED)
     if nic.security_groups:
@@ -143,8 +175,3 @@ def check_context(context: template_pb2.Context, path: str) -> None:
     hidden = sum(len(name) + len(value.encode()) for name, value in context.secret_variables.items())
     if hidden > MAX_SECRET_BYTES:
         raise invalid(f"{path}.secret_variables", f"hold {hidden} bytes; at most {MAX_SECRET_BYTES} are allowed")
-
-
-def _check_choice(value: str, allowed: tuple[str, ...], field: str) -> None:
-    if value and value not in allowed:
-        raise invalid(field, f"'{value}' is not one of {', '.join(allowed)}")

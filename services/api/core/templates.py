@@ -20,12 +20,14 @@ from services.common.domain.reasons import Reason
 class Resolver:
     """How names become ids. Each function takes (name or id, path of the field) and raises the error to show.
 
-    `image_size` gives the virtual size in MiB of an image id, 0 while it is not known yet.
+    `image_size` gives the virtual size in MiB of an image id, 0 while it is not known yet; `image_format` its
+    format, empty as long.
     """
 
     image: Callable[[str, str], int]
     network: Callable[[str, str], int]
     image_size: Callable[[int], int]
+    image_format: Callable[[int], str]
     default_network_id: int = 0
 
 
@@ -44,6 +46,8 @@ def complete_template(
     full.cpu_percent = full.cpu_percent or 100 * full.vcpus
     _complete_disks(full, resolver, path)
     _complete_nics(full, resolver, path)
+    if full.HasField("boot"):
+        _complete_boot(full.boot, resolver, f"{path}.boot")
     return full
 
 
@@ -117,3 +121,19 @@ def complete_nic(nic: template_pb2.NicTemplate, nic_id: int, resolver: Resolver,
     nic.ipv4 = str(ipaddress.IPv4Address(nic.ipv4)) if nic.ipv4 else ""
     nic.mac = nic.mac.lower()
     del nic.security_group_ids[:]
+
+
+def _complete_boot(boot: template_pb2.BootShape, resolver: Resolver, path: str) -> None:
+    boot.kernel_image_id = _file(boot.kernel_image, resolver, f"{path}.kernel_image")
+    boot.initrd_image_id = _file(boot.initrd_image, resolver, f"{path}.initrd_image")
+
+
+def _file(image: str, resolver: Resolver, field: str) -> int:
+    """The id of an image that holds a file as it is; 0 for none."""
+    if not image:
+        return 0
+    image_id = resolver.image(image, field)
+    format = resolver.image_format(image_id)
+    if format not in ("", "raw"):
+        raise invalid(field, f"image {image} has the format {format}: a kernel or RAM disk is a raw image")
+    return image_id

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from moln.compute.v1 import host_pb2, vm_pb2
+from services.api.core.liveness import is_monitored, suspends_self_fence
 from services.common.store import Change, Entry
 
 _BY_MODE = {
@@ -19,6 +20,8 @@ _BY_LIVENESS = {
     host_pb2.LIVENESS_STATE_SILENT: host_pb2.HOST_STATE_SILENT,
     host_pb2.LIVENESS_STATE_FENCED: host_pb2.HOST_STATE_FENCED,
 }
+DRAINS = frozenset({host_pb2.HOST_MODE_DRAINING, host_pb2.HOST_MODE_MAINTENANCE})
+"""Modes in which VMs are moved away."""
 
 
 class HostRecord:
@@ -33,6 +36,7 @@ class HostRecord:
         "key_id",
         "liveness",
         "memory_mib",
+        "operation",
         "revision",
         "secret",
         "spec",
@@ -47,6 +51,7 @@ class HostRecord:
         self.inventory: Entry | None = None
         self.liveness: Entry | None = None
         self.connection: Entry | None = None
+        self.operation: Entry | None = None
         self.vms = 0
         self.cpu_percent = 0
         self.memory_mib = 0
@@ -63,12 +68,18 @@ class HostRecord:
         return self.liveness.value if self.liveness is not None else None
 
     def state(self) -> host_pb2.HostState:
-        """The state as users see it: what is not heard first, then what the administrator wants."""
+        """The state as users see it: not monitored first, then what is not heard, then what the administrator wants."""
+        if self.spec is not None and self.spec.value.mode == host_pb2.HOST_MODE_OFFLINE:
+            return host_pb2.HOST_STATE_OFFLINE
         heard = self.liveness.value.state if self.liveness is not None else host_pb2.LIVENESS_STATE_UNSPECIFIED
         if heard != host_pb2.LIVENESS_STATE_CONNECTED:
             return _BY_LIVENESS[heard]
         mode = self.spec.value.mode if self.spec is not None else host_pb2.HOST_MODE_DISABLED
         return _BY_MODE.get(mode, host_pb2.HOST_STATE_UP)
+
+    def is_monitored(self) -> bool:
+        """Whether its silence is a problem."""
+        return self.spec is not None and is_monitored(self.spec.value.mode, self.vms)
 
     def totals(self) -> tuple[int, int, int]:
         """CPU in percent of a core, memory and disk in MiB that may be given out."""
@@ -90,7 +101,10 @@ class HostRecord:
         if self.liveness is not None:
             host.liveness.CopyFrom(self.liveness.value)
             since = host.liveness.since
+        if self.operation is not None:
+            host.operation.CopyFrom(self.operation.value)
         cpu, memory, disk = self.totals()
+        is_draining = host.spec.mode in DRAINS
         host.view.CopyFrom(
             host_pb2.HostView(
                 state=self.state(),
@@ -105,6 +119,8 @@ class HostRecord:
                 resource_version=self.revision,
                 etag=str(self.spec.mod_revision) if self.spec is not None else "",
                 since=since,
+                drain_left=self.vms if is_draining else 0,
+                drain_total=max(self.vms, host.spec.drain_vms) if is_draining else 0,
             )
         )
         return host
@@ -141,6 +157,11 @@ class HostIndex:
     def all(self) -> list[HostRecord]:
         """All hosts that exist, by id."""
         return [self._records[key] for key in sorted(self._records) if self._records[key].spec is not None]
+
+    def self_fence_is_suspended(self) -> bool:
+        """Whether so many hosts are silent at once that a watchdog is no proof: core/liveness.py."""
+        states = [_state(host.liveness) for host in self.all() if host.liveness is not None and host.is_monitored()]
+        return suspends_self_fence(states.count(host_pb2.LIVENESS_STATE_SILENT), len(states))
 
     def on_liveness(self, listener: LivenessListener) -> None:
         """Calls the listener when a host's liveness has changed its state."""

@@ -26,15 +26,19 @@ class HostLink:
         "name",
         "ordered",
         "orphans",
+        "self_fence_s",
         "uid",
     )
 
-    def __init__(self, connection: AgentConnection, host_id: int, uid: str, name: str, boot_id: str) -> None:
+    def __init__(
+        self, connection: AgentConnection, host_id: int, uid: str, name: str, boot_id: str, self_fence_s: int = 0
+    ) -> None:
         self.connection = connection
         self.host_id = host_id
         self.uid = uid
         self.name = name
         self.boot_id = boot_id
+        self.self_fence_s = self_fence_s
         self.actor = f"<node {name}>"
         self.announced = 0
         self.is_synced = False

@@ -14,9 +14,11 @@ from moln.compute.v1 import host_pb2
 from services.api.index.cloud import CloudIndex
 from services.api.index.hosts import HostRecord
 from services.api.nodes.connection import AgentConnection, HostLink
+from services.api.usecases.resources import catch_up
 from services.common.obs.logs import get_logger
 from services.common.store import Change, Conflict, Store, Txn, key
 
+_TRIES = 4
 _log = get_logger("nodes")
 
 
@@ -29,6 +31,21 @@ class Connections:
         self._public_address = public_address
         self.links: dict[int, HostLink] = {}
         cloud.hosts.on_change(self._host_changed)
+
+    def is_on_record(self, connection: AgentConnection) -> bool:
+        """Every host of the stream is recorded as being here: whoever looks at the store sees that it is heard.
+
+        Only then are its heartbeats acknowledged: a node that no record shows must take itself for lost.
+        """
+        return all(self._is_here(link.host_id) for link in connection.links.values())
+
+    def _is_here(self, host_id: int) -> bool:
+        host = self._cloud.hosts.get(host_id)
+        return (
+            host is not None
+            and host.connection is not None
+            and (host.connection.value.process == self._store.process.uuid)
+        )
 
     def all(self) -> set[AgentConnection]:
         """The streams that carry a host."""
@@ -52,15 +69,24 @@ class Connections:
 
     async def announce(self, links: Sequence[HostLink]) -> None:
         """Tells all processes that these hosts are here. Raises StoreError where the store cannot be told."""
-        lease = await self._store.process_lease()
-        outcomes = await self._store.commit_all([self._record(link, lease) for link in links])
-        for link, outcome in zip(links, outcomes, strict=True):
-            if isinstance(outcome, int):
-                link.announced = outcome
-            elif isinstance(outcome, Conflict):
-                self.drop(link)
-            else:
-                raise outcome
+        waiting = [*links]
+        for _ in range(_TRIES):
+            lease = await self._store.process_lease()
+            outcomes = await self._store.commit_all([self._record(link, lease) for link in waiting])
+            refused: list[HostLink] = []
+            for link, outcome in zip(waiting, outcomes, strict=True):
+                if isinstance(outcome, int):
+                    link.announced = outcome
+                elif isinstance(outcome, Conflict):
+                    refused.append(link)
+                else:
+                    raise outcome
+            if not refused:
+                return
+            await catch_up(self._store)
+            waiting = [link for link in refused if self._cloud.hosts.get(link.host_id) and link.connection.links]
+        for link in refused:
+            self.drop(link)
 
     async def withdraw(self, links: Sequence[HostLink]) -> None:
         """Tells all processes that these hosts are here no more. What cannot be told now is mended later."""
@@ -106,7 +132,21 @@ class Connections:
             is_synced=link.is_synced,
         )
         txn = Txn().present(key("host", link.host_id, "spec"))
+        self._lower(link, txn)
         return txn.put(key("hostconn", link.host_id), record, lease=lease)
+
+    def _lower(self, link: HostLink, txn: Txn) -> None:
+        """What is stored of the node's watchdog is never more than what its present agent says, from its hello on."""
+        host = self._cloud.hosts.get(link.host_id)
+        entry = host.inventory if host is not None else None
+        inventory_key = key("host", link.host_id, "inventory")
+        txn.unchanged(inventory_key, entry.mod_revision if entry is not None else 0)
+        if entry is not None and entry.value.self_fence_s != link.self_fence_s:
+            lowered = host_pb2.HostInventory()
+            lowered.CopyFrom(entry.value)
+            lowered.self_fence_s = link.self_fence_s
+            lowered.cause.actor = link.actor
+            txn.put(inventory_key, lowered)
 
     def _host_changed(self, host: HostRecord, part: str, change: Change) -> None:
         link = self.links.get(host.id)

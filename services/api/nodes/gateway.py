@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from moln.node.v1 import node_service_pb2
@@ -41,6 +41,8 @@ class NodeGateway:
         self._secret = secret
         self._connections = Connections(store, cloud, public_address)
         self._ordered: dict[str, set[int]] = {}
+        self.on_samples: Callable[[Sequence[node_service_pb2.HostSamples]], None] = lambda _: None
+        """Is given the samples of hosts that are connected here."""
         cloud.vms.on_change(self._vm_changed)
         store.cache.subscribe(self._ticked, kinds={"process"})
 
@@ -62,7 +64,8 @@ class NodeGateway:
             if change.id == self._store.process.uuid and change.new is not None:
                 began = change.new.value.time.ToNanoseconds() / 1e9
                 for connection in self._connections.all():
-                    connection.tick(began)
+                    if self._connections.is_on_record(connection):
+                        connection.tick(began)
 
     # Who comes and goes
 
@@ -76,7 +79,9 @@ class NodeGateway:
                 refused[each.host_id] = "the host is unknown or its secret is wrong; join it anew: moln host token HOST"
                 continue
             assert record.spec is not None  # noqa: S101  for the type checker: `get` gives existing hosts
-            link = HostLink(connection, each.host_id, record.spec.value.uid, record.name, each.boot_id)
+            link = HostLink(
+                connection, each.host_id, record.spec.value.uid, record.name, each.boot_id, each.self_fence_s
+            )
             self._connections.take_over(link)
         await self._connections.announce(list(connection.links.values()))
         _log.info("agent connected", agent=hello.agent_id, hosts=len(connection.links), refused=len(refused))
@@ -123,6 +128,10 @@ class NodeGateway:
         return f"VM {record.id}: host {host.name} is connected to the api at {entry.value.address}; ask there"
 
     # What comes in
+
+    def sampled(self, connection: AgentConnection, samples: Sequence[node_service_pb2.HostSamples]) -> None:
+        """Takes samples of the stream's own hosts; others are passed over."""
+        self.on_samples([sample for sample in samples if sample.host_id in connection.links])
 
     async def receive(self, connection: AgentConnection, messages: Sequence[node_service_pb2.ConnectRequest]) -> None:
         """Takes messages of a stream, in their order, as far as they have come in."""
@@ -186,30 +195,41 @@ class NodeGateway:
         connection.ack(report.status.host_id, report.vm_id, report.sequence, reason)
 
     async def _store_hosts(self, connection: AgentConnection, reports: Sequence[node_service_pb2.HostReport]) -> None:
-        txns = []
+        """Takes what is told of hosts; an inventory is written over the one that was seen, never over a newer one."""
         for report in reports:
             link = connection.links.get(report.host_id)
-            if link is None:
-                continue
-            link.orphans = tuple(report.orphans)
-            if not report.HasField("inventory"):
-                continue
-            inventory = report.inventory
-            inventory.uid = link.uid
-            inventory.schema_version = SCHEMA_VERSION
-            inventory.cause.actor = link.actor
-            record = self._cloud.hosts.get(report.host_id)
-            if record is None or (record.inventory is not None and record.inventory.value == inventory):
-                continue
-            txn = Txn()
-            txn.present(key("host", report.host_id, "spec"))
-            txn.put(key("host", report.host_id, "inventory"), inventory)
-            txns.append(txn)
-        for outcome in await self._store.commit_all(txns):
+            if link is not None:
+                link.orphans = tuple(report.orphans)
+                if report.HasField("inventory"):
+                    link.self_fence_s = report.inventory.self_fence_s
+        for _ in range(_TRIES):
+            outcomes = await self._store.commit_all(list(self._inventories(connection, reports)))
+            if not any(isinstance(outcome, Conflict) for outcome in outcomes):
+                break
+            await catch_up(self._store)
+        for outcome in outcomes:
             if isinstance(outcome, (Conflict, ValueTooLarge)):
                 _log.warning("inventory not stored", agent=connection.agent_id, error=str(outcome))
             elif isinstance(outcome, Exception):
                 raise outcome
+
+    def _inventories(
+        self, connection: AgentConnection, reports: Sequence[node_service_pb2.HostReport]
+    ) -> Iterator[Txn]:
+        for report in reports:
+            link, record = connection.links.get(report.host_id), self._cloud.hosts.get(report.host_id)
+            if link is None or record is None or not report.HasField("inventory"):
+                continue
+            inventory, stored = report.inventory, record.inventory
+            inventory.uid = link.uid
+            inventory.schema_version = SCHEMA_VERSION
+            inventory.cause.actor = link.actor
+            if stored is not None and stored.value == inventory:
+                continue
+            inventory_key = key("host", report.host_id, "inventory")
+            txn = Txn().present(key("host", report.host_id, "spec"))
+            txn.unchanged(inventory_key, stored.mod_revision if stored is not None else 0)
+            yield txn.put(inventory_key, inventory)
 
     async def _synced(self, connection: AgentConnection, host_ids: Sequence[int]) -> None:
         """All guests of these hosts are reported: they may be given orders, all that there are."""

@@ -146,7 +146,8 @@ def erase_bytes(record: VmRecord | None, vm_id: int, uid: str, host_id: int) -> 
 def _tickets(record: VmRecord, host_id: int, ticketing: Ticketing) -> Iterable[bytes]:
     if record.volumes is None or not ticketing.address:
         return
-    for volume in record.volumes.value.disks:
+    volumes = record.volumes.value
+    for volume in (*volumes.disks, volumes.kernel, volumes.initrd):
         if volume.image_id:
             yield node_service_pb2.ImageTicket(
                 image_id=volume.image_id,

@@ -105,6 +105,8 @@ class NodeServicer(node_service_pb2_grpc.NodeServiceServicer):
             connection.heard = time.monotonic()
             if message.heartbeat:
                 connection.heartbeat_seen(message.heartbeat)
+            if message.samples:
+                self._gateway.sampled(connection, message.samples)
             if message.reports or message.hosts or message.synced_host_ids:
                 await inbox.put(message)
         connection.close()

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from moln.compute.v1 import host_pb2, host_service_pb2, host_service_pb2_grpc
 from services.api.access.gate import caller_of_call
+from services.api.usecases.host_scripts import HostScripts
 from services.api.usecases.host_watches import HostWatches
 from services.api.usecases.hosts import Hosts
 from services.common.rpc.call import Context
@@ -16,8 +17,9 @@ M = host_pb2.HostMode
 class HostServicer(host_service_pb2_grpc.HostServiceServicer):
     """Hosts."""
 
-    def __init__(self, hosts: Hosts, watches: HostWatches) -> None:
+    def __init__(self, hosts: Hosts, watches: HostWatches, scripts: HostScripts) -> None:
         self._hosts = hosts
+        self._scripts = scripts
         self._watches = watches
 
     async def CreateHost(
@@ -58,8 +60,23 @@ class HostServicer(host_service_pb2_grpc.HostServiceServicer):
     async def DisableHost(self, request: host_service_pb2.DisableHostRequest, context: Context) -> host_pb2.Host:
         return await self._hosts.set_mode(request.id, M.HOST_MODE_DISABLED, caller_of_call())
 
+    async def DrainHost(self, request: host_service_pb2.DrainHostRequest, context: Context) -> host_pb2.Host:
+        return await self._hosts.set_mode(request.id, M.HOST_MODE_DRAINING, caller_of_call())
+
+    async def MaintainHost(self, request: host_service_pb2.MaintainHostRequest, context: Context) -> host_pb2.Host:
+        return await self._hosts.set_mode(request.id, M.HOST_MODE_MAINTENANCE, caller_of_call())
+
+    async def SetHostOffline(self, request: host_service_pb2.SetHostOfflineRequest, context: Context) -> host_pb2.Host:
+        return await self._hosts.set_mode(request.id, M.HOST_MODE_OFFLINE, caller_of_call())
+
     async def FenceHost(self, request: host_service_pb2.FenceHostRequest, context: Context) -> host_pb2.Host:
-        return await self._hosts.fence(request.id, request.is_confirmed, caller_of_call())
+        return await self._scripts.fence(request.id, request.is_confirmed, caller_of_call())
+
+    async def PowerOffHost(self, request: host_service_pb2.PowerOffHostRequest, context: Context) -> host_pb2.Host:
+        return await self._scripts.power_off(request.id, request.is_forced, caller_of_call())
+
+    async def PowerOnHost(self, request: host_service_pb2.PowerOnHostRequest, context: Context) -> host_pb2.Host:
+        return await self._scripts.power_on(request.id, caller_of_call())
 
     async def DeleteHost(
         self, request: host_service_pb2.DeleteHostRequest, context: Context

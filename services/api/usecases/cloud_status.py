@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 from moln.compute.v1 import host_pb2, vm_pb2
 from moln.operations.v1 import operations_service_pb2, records_pb2
 from services.api.index.cloud import CloudIndex
+from services.api.index.hosts import HostRecord
 from services.api.nodes.gateway import NodeGateway
 from services.api.usecases.resources import swap
 from services.common.domain.caller import Caller
@@ -77,16 +79,10 @@ class CloudStatus:
             for name in LEADERS
             if not self._store.leader_address(name)
         ]
+        if self._cloud.hosts.self_fence_is_suspended():
+            problems.append(_SUSPENDED)
         for host in self._cloud.hosts.all():
-            if host.state() == S.HOST_STATE_SILENT:
-                problems.append(
-                    Problem(
-                        subject=f"host {host.name}",
-                        reason=Reason.HOST_SILENT,
-                        message=f"is silent; its {host.vms} VMs are UNKNOWN",
-                        remedy="see whether the machine and its agent run",
-                    )
-                )
+            problems += _host_problems(host)
             link = self._gateway.links.get(host.id)
             problems += [_orphan(host.name, orphan) for orphan in link.orphans] if link is not None else []
         for bad_key, error in self._store.cache.quarantine.items():
@@ -127,6 +123,38 @@ class CloudStatus:
         await swap(self._store, "change the cloud's defaults", build)
         entry = self._cloud.catalog.cloud()
         return entry.value if entry is not None else records_pb2.CloudRecord()
+
+
+_SUSPENDED = Problem(
+    subject="hosts",
+    reason=Reason.SELF_FENCE_SUSPENDED,
+    message="so many are silent at once that their watchdogs are not taken as proof: what they share may be at fault",
+    remedy="look at the network and the store; a host that is certainly off: moln host fence HOST",
+)
+
+
+def _host_problems(host: HostRecord) -> Iterator[Problem]:
+    """What is wrong with a host that is monitored."""
+    subject = f"host {host.name}"
+    if not host.is_monitored():
+        return
+    if host.state() == S.HOST_STATE_SILENT:
+        yield Problem(
+            subject=subject,
+            reason=Reason.HOST_SILENT,
+            message=f"is silent; its {host.vms} VMs are UNKNOWN",
+            remedy=f"see whether the machine and its agent run; if it is off: moln host fence {host.name}",
+        )
+    else:
+        return
+    operation = host.operation.value if host.operation is not None else None
+    if operation is not None and operation.is_automatic and operation.state == host_pb2.HOST_OPERATION_STATE_FAILED:
+        yield Problem(
+            subject=subject,
+            reason=Reason.SCRIPT_FAILED,
+            message=f"its fence command has failed {operation.attempt} times: {operation.message}",
+            remedy=f"see to the script; or, sure that it is off: moln host fence {host.name} --confirmed",
+        )
 
 
 def _orphan(host: str, orphan: str) -> Problem:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from moln.compute.v1 import host_pb2, host_service_pb2
+from services.api.core.host_operations import check_parameters
+from services.api.core.liveness import CONFIRMED
 from services.api.index.cloud import CloudIndex
-from services.api.index.hosts import HostRecord
+from services.api.index.hosts import DRAINS, HostRecord
 from services.api.usecases.host_creation import HostCreation
 from services.api.usecases.resources import swap
 from services.common.domain.caller import Caller
 from services.common.domain.errors import MolnError, invalid
 from services.common.domain.reasons import Reason
+from services.common.exec import ScriptError, ScriptFolder
 from services.common.filters import Vocabulary, parse
 from services.common.resources import page_token
 from services.common.resources.labels import check_labels
@@ -27,6 +30,10 @@ _MUTABLE = (
     "reserved_memory_mib",
     "settings",
     "cluster_id",
+    "fence_command",
+    "power_command",
+    "script_parameters",
+    "fences_automatically",
 )
 M = host_pb2.HostMode
 
@@ -34,9 +41,10 @@ M = host_pb2.HostMode
 class Hosts:
     """Hosts, as administrators see them."""
 
-    def __init__(self, store: Store, cloud: CloudIndex, node_address: str) -> None:
+    def __init__(self, store: Store, cloud: CloudIndex, node_address: str, scripts: ScriptFolder) -> None:
         self._store = store
         self._cloud = cloud
+        self._scripts = scripts
         self.creation = HostCreation(store, cloud, node_address, self.message)
         self._vocabulary: Vocabulary[HostRecord] = Vocabulary(
             keys={
@@ -76,7 +84,7 @@ class Hosts:
         )
 
     async def set_mode(self, host_id: int, mode: host_pb2.HostMode, caller: Caller) -> host_pb2.Host:
-        """Enables or disables. Idempotent."""
+        """Says what is wanted of a host. Idempotent. A drain notes how many VMs there are, for its progress."""
 
         def build() -> Txn | None:
             entry = self._spec(host_id)
@@ -85,19 +93,24 @@ class Hosts:
             spec = host_pb2.HostSpec()
             spec.CopyFrom(entry.value)
             spec.mode = mode
+            if mode not in DRAINS:
+                spec.drain_vms = 0
+            elif entry.value.mode not in DRAINS:
+                spec.drain_vms = self.creation.existing(host_id).vms
             return self._changed(host_id, spec, caller, M.Name(mode).removeprefix("HOST_MODE_"))
 
         await swap(self._store, f"change host {host_id}", build)
         return self.message(self.creation.existing(host_id))
 
     async def update(self, request: host_service_pb2.UpdateHostRequest, caller: Caller) -> host_pb2.Host:
-        """Changes labels, taints, overcommit, reserved memory, settings, cluster."""
+        """Changes labels, taints, overcommit, reserved memory, settings, cluster, scripts."""
 
         def build() -> Txn:
             entry = self._spec(request.id)
             check_etag(request.etag, entry, f"host {request.id}")
             spec: host_pb2.HostSpec = apply_mask(entry.value, request.spec, request.update_mask, _MUTABLE)
             _check_spec(spec)
+            self._check_scripts(spec, entry.value)
             if spec.cluster_id != entry.value.cluster_id:
                 self.creation.check_cluster(spec.cluster_id)
                 self._check_unused(self.creation.existing(request.id), "move host")
@@ -129,25 +142,18 @@ class Hosts:
             return self.message(self.creation.existing(host_id))
         return await self.move(host_id, 0, caller)
 
-    async def fence(self, host_id: int, is_confirmed: bool, caller: Caller) -> host_pb2.Host:
+    async def confirm_fence(self, host_id: int, caller: Caller) -> host_pb2.Host:
         """Takes the caller's word that nothing runs on a silent host."""
-        if not is_confirmed:
-            raise invalid("is_confirmed", "must be true: make sure first that the machine is off, else VMs run twice")
 
         def build() -> Txn | None:
             record = self.creation.existing(host_id)
             liveness = record.liveness
-            state = liveness.value.state if liveness is not None else host_pb2.LIVENESS_STATE_UNSPECIFIED
-            if liveness is None or state == host_pb2.LIVENESS_STATE_CONNECTED:
-                raise MolnError(
-                    Reason.STATE_FORBIDS, f"fence host {record.name}: only a silent host can be fenced, and it is not"
-                )
-            if state == host_pb2.LIVENESS_STATE_FENCED:
+            if liveness is None or not check_fenceable(record):
                 return None
             fenced = host_pb2.HostLiveness()
             fenced.CopyFrom(liveness.value)
             fenced.state = host_pb2.LIVENESS_STATE_FENCED
-            fenced.proof = "confirmed"
+            fenced.proof = CONFIRMED
             fenced.cause.CopyFrom(cause_of(caller, "FENCE"))
             fenced.since.CopyFrom(fenced.cause.time)
             txn = Txn()
@@ -197,6 +203,17 @@ class Hosts:
                 metadata={"vms": ids},
             )
 
+    def _check_scripts(self, spec: host_pb2.HostSpec, former: host_pb2.HostSpec) -> None:
+        check_parameters(spec.script_parameters, "spec.script_parameters")
+        for name in ("fence_command", "power_command"):
+            command = getattr(spec, name)
+            if not command or command == getattr(former, name):
+                continue
+            try:
+                self._scripts.find(command)
+            except ScriptError as err:
+                raise invalid(f"spec.{name}", err.message) from err
+
     def _spec(self, host_id: int) -> Entry:
         entry = self.creation.existing(host_id).spec
         assert entry is not None  # noqa: S101  for the type checker: `existing` has looked
@@ -209,6 +226,16 @@ class Hosts:
         txn.unchanged(entry.key, entry.mod_revision)
         txn.put(entry.key, spec)
         return txn
+
+
+def check_fenceable(record: HostRecord) -> bool:
+    """Whether the host is silent; False where it is fenced already. Raises STATE_FORBIDS where it is neither."""
+    liveness = record.liveness_value()
+    state = liveness.state if liveness is not None else host_pb2.LIVENESS_STATE_UNSPECIFIED
+    if state in (host_pb2.LIVENESS_STATE_UNSPECIFIED, host_pb2.LIVENESS_STATE_CONNECTED):
+        problem = "only a silent host can be fenced, and it is not"
+        raise MolnError(Reason.STATE_FORBIDS, f"fence host {record.name}: {problem}")
+    return state == host_pb2.LIVENESS_STATE_SILENT
 
 
 def _check_spec(spec: host_pb2.HostSpec) -> None:

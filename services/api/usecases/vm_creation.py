@@ -22,6 +22,7 @@ from services.common.domain.errors import MolnError
 from services.common.domain.ids import check_name
 from services.common.domain.keys import SCHEMA_VERSION
 from services.common.domain.reasons import Reason
+from services.common.domain.template_images import image_ids
 from services.common.resources.records import Repeatable
 from services.common.rpc.store_errors import from_store_error
 from services.common.store import Conflict, Store, StoreError, Txn, key
@@ -131,7 +132,7 @@ class VmCreation:
         secrets = dict(full.context.secret_variables)
         if secrets:
             full.context.ClearField("secret_variables")
-        images = sorted({disk.image_id for disk in full.disks if disk.image_id})
+        images = sorted(image_ids(full))
         return Shape(
             full, full.SerializeToString(), needed(full), tuple(images), secrets, request.template_id, default_name
         )
@@ -211,7 +212,7 @@ class VmCreation:
             schema_version=SCHEMA_VERSION,
             owner_id=caller.user_id,
             needs_addresses=bool(shape.template.nics),
-            needs_volumes=bool(shape.template.disks),
+            needs_volumes=bool(shape.template.disks or shape.image_ids),
             wanted_host_id=request.host_id,
         )
         return spec.SerializeToString() + compose.frame(5, shape.raw), intent.SerializeToString()
@@ -233,10 +234,15 @@ def resolver_of(cloud: CloudIndex, caller: Caller) -> Resolver:
         status = catalog.get("image", image_id, "status")
         return -(-status.value.virtual_size_bytes // (1 << 20)) if status is not None else 0
 
+    def image_format(image_id: int) -> str:
+        status = catalog.get("image", image_id, "status")
+        return str(status.value.format) if status is not None else ""
+
     return Resolver(
         image=lambda text, field: catalog.images.resolve(text, caller, field),
         network=lambda text, field: catalog.networks.resolve(text, caller, field),
         image_size=image_mib,
+        image_format=image_format,
         default_network_id=settings.value.default_network_id if settings is not None else 0,
     )
 

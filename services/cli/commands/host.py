@@ -1,9 +1,9 @@
-"""`moln host`: hosts that VMs are placed on."""
+"""`moln host`: hosts that VMs are placed on. What is done with machines as a whole is in host_modes.py."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 
 import click
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -18,10 +18,10 @@ from moln.compute.v1.host_service_pb2 import (
     DeleteHostResponse,
     DisableHostRequest,
     EnableHostRequest,
-    FenceHostRequest,
     UpdateHostRequest,
 )
 from services.cli.command_line import Group
+from services.cli.commands import host_modes
 from services.cli.exits import usage
 from services.cli.host_text import host_lines, join_lines
 from services.cli.options import (
@@ -131,6 +131,7 @@ def show_host(session: Session, host: str, output: str) -> None:
     examples="""
     moln host update node-1 --label rack=b --memory-overcommit 150
     moln host update node-1 --label rack=
+    moln host update node-1 --fence-command ipmi --parameter address=bmc-1
     """,
 )
 @click.argument("host", type=Name("host"))
@@ -140,19 +141,25 @@ def show_host(session: Session, host: str, output: str) -> None:
 @click.option("--cpu-overcommit", type=click.IntRange(1), help="CPU to give out, in percent of what is there.")
 @click.option("--memory-overcommit", type=click.IntRange(1), help="Memory to give out, in percent of what is there.")
 @click.option("--reserved-memory", type=SIZE, help="Memory that is never given out.")
+@click.option("--fence-command", help="Script that makes certain that the machine is off; '' for none.")
+@click.option("--power-command", help="Script that switches the machine on and off; '' for none.")
+@click.option("--parameter", type=KEY_VALUE, multiple=True, metavar="KEY=VALUE", help="For both; KEY= removes it.")
+@click.option("--fence-automatically/--no-fence-automatically", default=None, help="Fence as soon as it is silent.")
 @click.pass_obj
 def update_host(
     session: Session, host: str, label: Sequence[tuple[str, str]], taint: Sequence[str], no_taints: bool,
     cpu_overcommit: int | None, memory_overcommit: int | None, reserved_memory: int | None,
+    fence_command: str | None, power_command: str | None, parameter: Sequence[tuple[str, str]],
+    fence_automatically: bool | None,
 ) -> None:  # fmt: skip
-    """Changes labels, taints, overcommit or reserved memory."""
+    """Changes labels, taints, overcommit, reserved memory, the scripts that fence and switch it.
+
+    Scripts are names in the folder of the api's setting host_script_folder.
+    """
     found = HOSTS.find(session.client, host)
     request = UpdateHostRequest(id=found.id, spec=found.spec, etag=found.view.etag, update_mask=FieldMask())
-    for key, value in label:
-        if value:
-            request.spec.labels[key] = value
-        else:
-            request.spec.labels.pop(key, None)
+    _merge(request.spec.labels, label)
+    _merge(request.spec.script_parameters, parameter)
     if taint or no_taints:
         request.spec.ClearField("taints")
         request.spec.taints.extend(taint)
@@ -160,7 +167,12 @@ def update_host(
     request.spec.memory_overcommit_percent = memory_overcommit or request.spec.memory_overcommit_percent
     if reserved_memory is not None:
         request.spec.reserved_memory_mib = reserved_memory
+    request.spec.fence_command = request.spec.fence_command if fence_command is None else fence_command
+    request.spec.power_command = request.spec.power_command if power_command is None else power_command
+    request.spec.fences_automatically = bool(fence_automatically)
     changed = {
+        "fence_command": fence_command is not None, "power_command": power_command is not None,
+        "script_parameters": bool(parameter), "fences_automatically": fence_automatically is not None,
         "labels": bool(label), "taints": bool(taint or no_taints), "cpu_overcommit_percent": cpu_overcommit,
         "memory_overcommit_percent": memory_overcommit, "reserved_memory_mib": reserved_memory is not None,
     }  # fmt: skip
@@ -168,6 +180,15 @@ def update_host(
     if not request.update_mask.paths:
         raise usage("nothing to change: see `moln host update --help`")
     click.echo(f"changed {HOSTS.title(session.client.unary(HOSTS.path('UpdateHost'), request, Host))}")
+
+
+def _merge(held: MutableMapping[str, str], given: Sequence[tuple[str, str]]) -> None:
+    """An empty value removes."""
+    for key, value in given:
+        if value:
+            held[key] = value
+        else:
+            held.pop(key, None)
 
 
 @command.command(
@@ -201,25 +222,6 @@ def disable_hosts(session: Session, hosts: Sequence[str]) -> None:
 
 
 @command.command(
-    "fence",
-    examples="""
-    moln host fence node-1 --confirmed
-    """,
-)
-@click.argument("host", type=Name("host"))
-@click.option("--confirmed", is_flag=True, help="You have made sure that the machine is off.")
-@click.pass_obj
-def fence_host(session: Session, host: str, confirmed: bool) -> None:
-    """Declares, on your word, that nothing runs on a silent host: its VMs may start elsewhere."""
-    found = HOSTS.find(session.client, host)
-    if not confirmed:
-        raise usage(f"make sure that the machine of {HOSTS.title(found)} is off, then say --confirmed: "
-                    "a VM that still ran there would run twice")  # fmt: skip
-    fenced = session.client.unary(HOSTS.path("FenceHost"), FenceHostRequest(id=found.id, is_confirmed=True), Host)
-    click.echo(f"{HOSTS.title(fenced)} is {state_of(fenced)}")
-
-
-@command.command(
     "delete",
     examples="""
     moln host delete node-7
@@ -235,3 +237,7 @@ def delete_hosts(session: Session, hosts: Sequence[str], yes: bool) -> None:
     for host in found:
         session.client.unary(HOSTS.path("DeleteHost"), DeleteHostRequest(id=host.id), DeleteHostResponse)
         click.echo(f"deleted {HOSTS.title(host)}")
+
+
+for added in host_modes.COMMANDS:
+    command.add_command(added)

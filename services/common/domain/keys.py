@@ -41,6 +41,7 @@ KEYS = KeyTable(
             "host", "inventory", host_pb2.HostInventory, "api (gateway)", 64 * KIB, _OBJECT, "What its agent found."
         ),
         KeyRow("host", "liveness", host_pb2.HostLiveness, "api (host controller)", 4 * KIB, _OBJECT, "Heard or not."),
+        KeyRow("host", "operation", host_pb2.HostOperation, "api", 8 * KIB, _OBJECT, "What its script is asked for."),
         KeyRow("hostconn", "", host_pb2.HostConnection, "api (gateway)", 1 * KIB, _PROCESS, "Who holds its stream."),
         KeyRow("cluster", "spec", cluster_pb2.ClusterSpec, "api", 16 * KIB, _OBJECT, "A named part of the hosts."),
         KeyRow("user", "spec", user_pb2.UserSpec, "api", 8 * KIB, _OBJECT, "Role, capabilities, limits."),

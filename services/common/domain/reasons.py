@@ -98,6 +98,9 @@ class Reason(StrEnum):
     WAITING_FOR_NODE = "WAITING_FOR_NODE"
     HOST_SILENT = "HOST_SILENT"
     HOST_FENCED = "HOST_FENCED"
+    SCRIPT_MISSING = "SCRIPT_MISSING"
+    SCRIPT_FAILED = "SCRIPT_FAILED"
+    SELF_FENCE_SUSPENDED = "SELF_FENCE_SUSPENDED"
     STAGING_FAILED = "STAGING_FAILED"
     NETWORK_FAILED = "NETWORK_FAILED"
     CONTEXT_FAILED = "CONTEXT_FAILED"
@@ -211,6 +214,9 @@ REASONS: dict[Reason, ReasonRow] = {
     Reason.WAITING_FOR_NODE: ReasonRow(None, "The node has not taken the VM up yet."),
     Reason.HOST_SILENT: ReasonRow(_K.UNAVAILABLE, "The host is not heard."),
     Reason.HOST_FENCED: ReasonRow(_K.PRECONDITION, "The host is fenced: nothing may start there."),
+    Reason.SCRIPT_MISSING: ReasonRow(_K.PRECONDITION, "The host has no script for it, or the api may not run it."),
+    Reason.SCRIPT_FAILED: ReasonRow(_K.PRECONDITION, "The host's script has failed; the message is its own."),
+    Reason.SELF_FENCE_SUSPENDED: ReasonRow(None, "So many hosts are silent at once that a watchdog is no proof."),
     Reason.STAGING_FAILED: ReasonRow(None, "A disk could not be made on the node."),
     Reason.NETWORK_FAILED: ReasonRow(None, "An interface could not be connected on the node."),
     Reason.CONTEXT_FAILED: ReasonRow(None, "The context could not be made on the node."),

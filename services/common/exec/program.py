@@ -82,7 +82,7 @@ async def run_program(
     """
     limits = limits or Limits()
     words = tuple(str(word) for word in arguments)
-    process = await _start(words, limits, folder, _environment(variables), input)
+    process = await _start(words, limits, folder, clean_environment(variables), input)
     try:
         async with asyncio.timeout(limits.seconds):
             output, errors = await _hear(process, limits.output_bytes)
@@ -138,7 +138,8 @@ def _limiter(limits: Limits) -> list[str]:
     return ["prlimit", *bounds, "--"] if bounds else []
 
 
-def _environment(variables: Mapping[str, str] | None) -> dict[str, str]:
+def clean_environment(variables: Mapping[str, str] | None) -> dict[str, str]:
+    """PATH with the system's folders, HOME, TMPDIR, LANG=C.UTF-8 and `variables`: nothing else reaches a child."""
     kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
     folders = [part for part in kept.get("PATH", "").split(":") if part]
     path = ":".join([*folders, *(folder for folder in SYSTEM_FOLDERS if folder not in folders)])

@@ -1,4 +1,4 @@
-"""The HTTP endpoint that Prometheus scrapes: GET /metrics, and /healthz for load balancers. Nothing else.
+"""The HTTP endpoint that Prometheus scrapes: GET /metrics, /healthz for load balancers, and what a service adds.
 
 It runs on the service's own event loop, so that it stops answering when the service does.
 """
@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+
+from services.common.obs.metrics import Metrics
 
 REQUEST_BYTES = 16 * 1024
 REQUEST_SECONDS = 10.0
+_END = b"# EOF\n"
+"""The last line of OpenMetrics; the older format has none."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,13 @@ _NOT_ALLOWED = Page("405 Method Not Allowed", "text/plain", b"")
 
 @asynccontextmanager
 async def metrics_endpoint(
-    registry: CollectorRegistry,
+    metrics: Metrics,
     host: str,
     port: int,
     *,
     tls: ssl.SSLContext | None = None,
     is_healthy: Callable[[], bool] = lambda: True,
+    pages: Mapping[str, Callable[[], bytes]] = MappingProxyType({}),
 ) -> AsyncIterator[int]:
     """Serves while the context lasts; yields the real port, also where port 0 was asked for.
 
@@ -45,12 +50,18 @@ async def metrics_endpoint(
     """
     connections: set[asyncio.Task[object]] = set()
 
+    def answer(path: str, accept: str) -> Page:
+        document = pages.get(path)
+        if document is not None:
+            return Page("200 OK", "application/json", document())
+        return _page(metrics, is_healthy, path, accept)
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  for the type checker: a coroutine runs in a task
         connections.add(task)
         try:
-            await _connection(reader, writer, lambda path, accept: _page(registry, is_healthy, path, accept))
+            await _connection(reader, writer, answer)
         finally:
             connections.discard(task)
 
@@ -88,10 +99,14 @@ def _parse(head: bytes) -> tuple[str, str, str]:
     return method, target.split("?", 1)[0], headers.get("accept", "").strip()
 
 
-def _page(registry: CollectorRegistry, is_healthy: Callable[[], bool], path: str, accept: str) -> Page:
+def _page(metrics: Metrics, is_healthy: Callable[[], bool], path: str, accept: str) -> Page:
     if path == "/metrics":
         encode, content_type = choose_encoder(accept)
-        return Page("200 OK", content_type, encode(registry))
+        body = encode(metrics.registry)
+        is_openmetrics = body.endswith(_END)
+        added = "".join(text.render(is_openmetrics=is_openmetrics) for text in metrics.texts).encode()
+        whole = body.removesuffix(_END) + added + _END if is_openmetrics else body + added
+        return Page("200 OK", content_type, whole)
     if path == "/healthz":
         return Page("200 OK", "text/plain", b"ok\n") if is_healthy() else Page("503 Unavailable", "text/plain", b"no\n")
     return Page("404 Not Found", "text/plain", b"there is /metrics and /healthz\n")

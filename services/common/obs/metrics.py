@@ -7,6 +7,7 @@ Names are `moln_<service>_<noun>_<unit>[_total]`; labels are bounded sets. A ser
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.registry import Collector
@@ -15,12 +16,22 @@ SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 """Upper bounds in seconds that suit calls and loops alike."""
 
 
+class MetricsText(Protocol):
+    """Metrics that a service writes itself, because there are too many for the library."""
+
+    def render(self, *, is_openmetrics: bool) -> str:
+        """Whole families in Prometheus's text format or in OpenMetrics', without the latter's last line."""
+        ...
+
+
 class Metrics:
     """Makes the metrics of one service and keeps them in a registry of its own."""
 
     def __init__(self, service: str) -> None:
         self.service = service
         self.registry = CollectorRegistry()
+        self.texts: list[MetricsText] = []
+        """What is added to the registry's metrics at every scrape."""
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
 

@@ -72,6 +72,8 @@ class Run:
         self.clock: Clock = clock or SystemClock()
         self.metrics = Metrics(service)
         self.log = get_logger("process")
+        self.pages: dict[str, Callable[[], bytes]] = {}
+        """JSON documents that the metrics endpoint serves beside the metrics, by path; each is made when asked for."""
         self._environ = environ
         self._stopping = asyncio.Event()
         self._addresses: dict[str, str] = {}
@@ -97,6 +99,11 @@ class Run:
     async def stopped(self) -> None:
         """Returns when the end has been asked for: by a signal, by the end of the parent, or by `stop`."""
         await self._stopping.wait()
+
+    @property
+    def metrics_address(self) -> str:
+        """Where Prometheus scrapes this process, with the real port; empty where nowhere."""
+        return self._addresses.get("metrics", "")
 
     def knows(self, name: str, address: str) -> None:
         """Adds an address to those that `ready` announces."""
@@ -164,11 +171,12 @@ async def _metrics(stack: contextlib.AsyncExitStack, run: Run, settings: Service
     where = check_address(settings.metrics_address, tls, what="metrics_address")
     try:
         endpoint = metrics_endpoint(
-            run.metrics.registry,
+            run.metrics,
             where.host,
             where.port,
             tls=tls.server_context() if tls is not None and not where.is_local else None,
             is_healthy=lambda: not run.is_stopping,
+            pages=run.pages,
         )
         return f"{where.host}:{await stack.enter_async_context(endpoint)}"
     except OSError as err:

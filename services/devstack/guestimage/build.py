@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
-from services.devstack.guestimage import disk, initramfs, ssh
+from services.devstack.guestimage import disk, initramfs, programs
 from services.devstack.guestimage.commands import find_program, run
 from services.devstack.guestimage.errors import GuestImageError
 from services.devstack.guestimage.modules import ModuleTree
@@ -45,7 +45,7 @@ def build_guest_image(output: Path, cache: Path | None = None, say: Callable[[st
     no network. Raises GuestImageError, which names what is missing and the remedy.
     """
     cache = cache or default_cache()
-    kernel, extras = kernel_packages(), ssh.packages()
+    kernel, extras = kernel_packages(), programs.packages()
     kept = cache / "guests" / f"moln-guest-{_fingerprint([*kernel, *extras])}.qcow2"
     if not kept.is_file():
         say(f"building the demo guest from {kernel[0].name} {kernel[0].version}")
@@ -56,18 +56,25 @@ def build_guest_image(output: Path, cache: Path | None = None, say: Callable[[st
     return output
 
 
+def boot_files(cache: Path | None = None) -> dict[str, bytes]:
+    """The demo guest's kernel (`vmlinuz`) and initial RAM disk (`initrd.gz`), for booting it directly."""
+    return _boot_files([unpacked(package, cache or default_cache()) for package in kernel_packages()])
+
+
+def _boot_files(roots: list[Path]) -> dict[str, bytes]:
+    return {"vmlinuz": _kernel(roots), "initrd.gz": _initramfs(ModuleTree(roots))}
+
+
 def _build(work: Path, kernel: list[Package], extras: list[Package], cache: Path) -> Path:
     roots = [unpacked(package, cache) for package in kernel]
     state = work / "state"
     state.mkdir()
     if extras:
-        ssh.install(state / "ssh", [unpacked(package, cache) for package in extras])
-    boot_files = {
-        "vmlinuz": _kernel(roots),
-        "initrd.gz": _initramfs(ModuleTree(roots)),
-        "syslinux.cfg": _SYSLINUX_CONFIGURATION.encode(),
-    }
-    raw = disk.write_disk(work, boot_files, state)
+        programs.install(
+            state / programs.GUEST_FOLDER.rpartition("/")[2], [unpacked(package, cache) for package in extras]
+        )
+    files = {**_boot_files(roots), "syslinux.cfg": _SYSLINUX_CONFIGURATION.encode()}
+    raw = disk.write_disk(work, files, state)
     image = work / "guest.qcow2"
     run("qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", raw, image)
     return image

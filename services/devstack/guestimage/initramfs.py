@@ -7,7 +7,7 @@ import gzip
 from collections.abc import Iterable, Mapping
 from importlib import resources
 
-from services.devstack.guestimage import cpio, ssh
+from services.devstack.guestimage import cpio, programs
 from services.devstack.guestimage.modules import Module
 
 _FOLDERS = ("bin", "sbin", "dev", "proc", "sys", "run", "tmp", "data", "mnt", "mnt/context", "root", "etc", "etc/moln")
@@ -23,7 +23,7 @@ def build(busybox: bytes, applets: Iterable[str], groups: Mapping[str, list[Modu
     entries += [cpio.character_device("dev/console", 5, 1), cpio.character_device("dev/null", 1, 3, 0o666)]
     entries += [cpio.regular("bin/busybox", busybox, 0o755)]
     entries += [cpio.symlink(f"bin/{name}", "busybox") for name in sorted(set(applets) - {"busybox"})]
-    entries += [cpio.symlink(name, ssh.GUEST_FOLDER) for name in ssh.LIBRARY_FOLDERS]
+    entries += [cpio.symlink(name, programs.GUEST_FOLDER) for name in programs.LIBRARY_FOLDERS]
     entries += [*_configuration(), *_modules(groups)]
     return gzip.compress(cpio.archive(entries), compresslevel=9, mtime=0)
 

@@ -13,6 +13,7 @@ from moln.node.v1.node_service_pb2 import (
     Hello,
     HostHello,
     HostReport,
+    HostSamples,
     TunnelOrder,
     Welcome,
 )
@@ -37,6 +38,14 @@ class HostReports(Protocol):
         ...
 
 
+class LoadSamples(Protocol):
+    """Where samples of load come from."""
+
+    def take(self, limit: int) -> list[HostSamples]:
+        """The next samples, of at most `limit` hosts."""
+        ...
+
+
 class AgentSession:
     """The session of all hosts of this process. Implements link.Session."""
 
@@ -48,11 +57,13 @@ class AgentSession:
         reconciler: Reconciler,
         outbox: Outbox,
         hosts: HostReports,
+        samples: LoadSamples,
         open_tunnel: Callable[[TunnelOrder], None],
         look_at_all: Callable[[], None],
     ) -> None:
         self._identities, self._boot_id, self._version = identities, boot_id, version
         self._reconciler, self._outbox, self._hosts = reconciler, outbox, hosts
+        self._samples = samples
         self._open_tunnel, self._look_at_all = open_tunnel, look_at_all
         self._agent_id = str(uuid.uuid4())
         self._unsynced: list[int] = []
@@ -96,9 +107,10 @@ class AgentSession:
         """Reports first; that hosts are synced only after the last of them."""
         reports = self._outbox.take(REPORTS_PER_MESSAGE)
         hosts = self._hosts.take(HOSTS_PER_MESSAGE)
-        if not reports and not hosts and not self._unsynced:
+        samples = self._samples.take(HOSTS_PER_MESSAGE)
+        if not reports and not hosts and not samples and not self._unsynced:
             return None
-        request = ConnectRequest(reports=reports, hosts=hosts)
+        request = ConnectRequest(reports=reports, hosts=hosts, samples=samples)
         if self._unsynced and len(reports) < REPORTS_PER_MESSAGE:
             request.synced_host_ids.extend(self._unsynced)
             self._unsynced = []

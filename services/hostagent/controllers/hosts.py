@@ -27,7 +27,9 @@ class HostReporter:
         orphans: Callable[[int], list[str]],
         version: str,
         wake_link: Callable[[], None],
+        metrics_address: str = "",
     ) -> None:
+        self._metrics_address = metrics_address
         self._identities, self._driver, self._orphans, self._version = identities, driver, orphans, version
         self._wake_link = wake_link
         self.wake: Callable[[], None] = lambda: None
@@ -94,4 +96,5 @@ class HostReporter:
         inventory = await self._driver.inventory(identity.host_id, self._datastores)
         inventory.uid = identity.uid
         inventory.agent_version = self._version
+        inventory.metrics_address = self._metrics_address
         return inventory

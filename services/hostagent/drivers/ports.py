@@ -16,6 +16,7 @@ from moln.compute.v1.vm_pb2 import Operation, VmStatus
 from moln.image.v1.image_pb2 import Datastore
 from moln.node.v1.node_service_pb2 import VmOrder
 from services.common.domain.reasons import Reason
+from services.hostagent.drivers.stats import StatsDriver
 
 
 class Power(Enum):
@@ -241,7 +242,7 @@ class InventoryDriver(Protocol):
         ...
 
 
-class Driver(PowerDriver, RecoveryDriver, ConsoleDriver, InventoryDriver, Protocol):
+class Driver(PowerDriver, RecoveryDriver, ConsoleDriver, InventoryDriver, StatsDriver, Protocol):
     """A whole driver."""
 
     @property

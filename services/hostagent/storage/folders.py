@@ -59,6 +59,26 @@ class VmFolder:
         """There while the guest is off because the agent itself ended."""
         return self.path / "halted"
 
+    @property
+    def kernel(self) -> Path:
+        """The kernel that the guest is booted with directly."""
+        return self.path / "kernel"
+
+    @property
+    def initrd(self) -> Path:
+        """The initial RAM disk of that kernel."""
+        return self.path / "initrd"
+
+    @property
+    def nvram(self) -> Path:
+        """The variables of the guest's UEFI firmware."""
+        return self.path / "nvram.fd"
+
+    @property
+    def tpm_file(self) -> Path:
+        """There where the hypervisor keeps the state of a TPM for the guest, which goes with the VM."""
+        return self.path / "has-tpm"
+
     def disk(self, disk_id: int, format: str) -> Path:
         """A disk's file."""
         return self.path / f"disk-{disk_id}.{format}"

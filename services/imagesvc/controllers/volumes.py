@@ -13,10 +13,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from moln.common.v1.common_pb2 import Cause
 from moln.compute.v1.template_pb2 import VmTemplate
-from moln.compute.v1.vm_pb2 import VmIntent, VmSpec, VmVolumes, Volume
+from moln.compute.v1.vm_pb2 import VmIntent, VmSpec, VmVolumes
 from moln.image.v1.image_pb2 import ImageState, ImageStatus
 from services.common.domain.keys import SCHEMA_VERSION
 from services.common.domain.reasons import Reason
+from services.common.domain.template_images import image_ids
 from services.common.obs.logs import get_logger
 from services.common.resources.vm_parts import Wish
 from services.common.resources.waiting import Waiting
@@ -68,7 +69,7 @@ class Volumes:
         """Looks for the files of all images that these VMs want; writes down which are gone."""
         self._time.FromDatetime(self._clock.now())
         now = self._clock.monotonic()
-        wanted = {disk.image_id for wish in wishes for disk in wish.spec.template.disks if disk.image_id}
+        wanted = {image_id for wish in wishes for image_id in image_ids(wish.spec.template)}
         for image_id in wanted:
             if now - self._seen.get(image_id, -LOOK_SECONDS) >= LOOK_SECONDS and await self._is_there(image_id):
                 self._seen[image_id] = now
@@ -114,13 +115,15 @@ class Volumes:
             self._log.info("what became of a file could not be written", image=parts.spec.name, error=str(err))
 
     def give(self, wish: Wish, txn: Txn) -> Message | None:
-        """Volumes for all disks, or why there are none. Compares that the images stand as they were read."""
+        """Volumes for all disks and a kernel, or why there are none. Compares that the images stand as read."""
         outcome = volumes(wish.spec.template, self._find)
         if isinstance(outcome, Refused):
             return self._refused(wish, outcome)
-        self._compare_images(outcome, txn)
-        self._given[wish.vm] = len(outcome)
-        return VmVolumes(uid=wish.spec.uid, disks=outcome, cause=self._cause(), schema_version=SCHEMA_VERSION)
+        self._compare_images(image_ids(wish.spec.template), txn)
+        self._given[wish.vm] = len(outcome.disks)
+        outcome.uid, outcome.schema_version = wish.spec.uid, SCHEMA_VERSION
+        outcome.cause.CopyFrom(self._cause())
+        return outcome
 
     def lacks(self, spec: VmSpec, part: Message) -> bool:
         """Whether a disk was attached or detached since."""
@@ -136,9 +139,9 @@ class Volumes:
         if isinstance(outcome, Refused):
             self._waiting.add(wish.vm, outcome.image_id)
             return None
-        self._compare_images(outcome, txn)
-        kept.update({volume.disk_id: volume for volume in outcome})
-        self._given[wish.vm] = len(outcome)
+        self._compare_images(image_ids(added), txn)
+        kept.update({volume.disk_id: volume for volume in outcome.disks})
+        self._given[wish.vm] = len(outcome.disks)
         amended = VmVolumes()
         amended.CopyFrom(wish.before)
         del amended.disks[:]
@@ -146,8 +149,8 @@ class Volumes:
         amended.cause.CopyFrom(self._cause())
         return amended
 
-    def _compare_images(self, given: Sequence[Volume], txn: Txn) -> None:
-        for image_id in {volume.image_id for volume in given if volume.image_id}:
+    def _compare_images(self, image_ids: Iterable[int], txn: Txn) -> None:
+        for image_id in image_ids:
             parts = self._catalog.image(image_id)
             if parts is not None:
                 txn.unchanged(parts.intent_entry.key, parts.intent_entry.mod_revision)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from moln.compute.v1.template_pb2 import DiskDevice, DiskTemplate, VmTemplate
-from moln.compute.v1.vm_pb2 import Volume
+from moln.compute.v1.vm_pb2 import VmVolumes, Volume
 from moln.image.v1.image_pb2 import ImageSpec, ImageState, ImageStatus
 from services.common.domain.reasons import Reason
 
@@ -36,15 +36,30 @@ _STATES = {
 }
 
 
-def volumes(template: VmTemplate, find: Callable[[int], Known | None]) -> list[Volume] | Refused:
-    """A volume for every disk, or why one lacks."""
-    found: list[Volume] = []
+def volumes(template: VmTemplate, find: Callable[[int], Known | None]) -> VmVolumes | Refused:
+    """A volume for every disk, and for a kernel and its RAM disk where they are asked for; or why one lacks."""
+    found = VmVolumes()
     for disk in template.disks:
         volume = _volume(disk, find)
         if isinstance(volume, Refused):
             return volume
-        found.append(volume)
+        found.disks.append(volume)
+    for image_id, target in ((template.boot.kernel_image_id, "kernel"), (template.boot.initrd_image_id, "initrd")):
+        if image_id:
+            file = _file(image_id, target, find)
+            if isinstance(file, Refused):
+                return file
+            getattr(found, target).CopyFrom(file)
     return found
+
+
+def _file(image_id: int, what: str, find: Callable[[int], Known | None]) -> Volume | Refused:
+    """An image that is handed on as it is. Its format may not have been known when it was asked for."""
+    volume = _volume(DiskTemplate(image_id=image_id, format="raw"), find)
+    if isinstance(volume, Volume) and volume.source_format != "raw":
+        message = f"image {image_id} for the {what} has the format {volume.source_format}, and must be raw"
+        return Refused(Reason.IMAGE_INVALID, message, image_id)
+    return volume
 
 
 def _volume(disk: DiskTemplate, find: Callable[[int], Known | None]) -> Volume | Refused:

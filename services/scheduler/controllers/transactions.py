@@ -59,7 +59,7 @@ class Transactions:
             epoch=record.epoch + 1,
             last_epoch=record.epoch + 1,
             avoided_host_ids=record.avoided,
-            granted=granted(spec.template, record.held),
+            granted=granted(spec.template, record.held, record.grant),
             time=self._time,
             cause=self._cause(Reason.HOST_FENCED if record.host_id else ""),
             schema_version=SCHEMA_VERSION,
@@ -93,10 +93,7 @@ class Transactions:
         intent = stored(self._cache.get("vm", record.key, "intent"), vm_pb2.VmIntent)
         if placement is None or spec is None or intent is None:
             return None
-        pci, numa = list(placement.granted.pci_addresses), list(placement.granted.numa_nodes)
-        placement.granted.CopyFrom(granted(spec.value.template, record.held))
-        placement.granted.pci_addresses.extend(pci)
-        placement.granted.numa_nodes.extend(numa)
+        placement.granted.CopyFrom(granted(spec.value.template, record.held, record.grant))
         placement.granted_operation_id = intent.operation.id or placement.granted_operation_id
         txn = self._of(record).unchanged(key("vm", record.key, "spec"), spec.mod_revision)
         return self._put(txn, record, placement, "GRANT")

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.scheduler.core.amounts import EMPTY, Amounts, Flags, Integers
+from services.scheduler.core.devices import Devices, Grant, Wish
 from services.scheduler.core.hosts import HostFacts
 from services.scheduler.core.room import Room
 from services.scheduler.core.vocabulary import Vocabulary
@@ -36,6 +37,7 @@ class HostColumns:
         self.attributes: dict[str, Codes] = {}
         self.words = Vocabulary()
         self._taint_codes: dict[frozenset[str], int] = {_NO_TAINTS: 0}
+        self.devices = Devices()
         self.facts_version = 0
         self.room_version = 0
         self.version = 0
@@ -76,15 +78,28 @@ class HostColumns:
         self._roomier()
         return True
 
-    def hold(self, host_id: int, amounts: Amounts) -> None:
-        """One VM takes room on a host; the host may be unknown, and may be overfull."""
+    def hold(self, host_id: int, amounts: Amounts, grant: Grant | None = None) -> None:
+        """One VM takes room on a host, and devices; the host may be unknown, and may be overfull."""
         self._add(host_id, amounts, 1)
+        if grant is not None:
+            self.devices.hold(host_id, grant)
         self.version += 1
 
-    def release(self, host_id: int, amounts: Amounts) -> None:
-        """One VM gives its room back."""
+    def release(self, host_id: int, amounts: Amounts, grant: Grant | None = None) -> None:
+        """One VM gives back its room and its devices."""
         self._add(host_id, Amounts(-amounts.cpu, -amounts.memory, -amounts.disk), -1)
+        if grant is not None:
+            self.devices.release(host_id, grant)
         self._roomier()
+
+    def granted(self, host_id: int, wish: Wish) -> Grant | None:
+        """What the host would give a VM for itself now; None where it has not all of it."""
+        facts = self._facts.get(host_id)
+        return self.devices.find(host_id, facts.pci, facts.nodes, wish) if facts is not None else None
+
+    def granting(self, wish: Wish) -> Flags:
+        """Which hosts have what a VM wants for itself."""
+        return np.array([self.granted(host_id, wish) is not None for host_id in self.ids.tolist()], bool)
 
     def hold_rows(self, rows: Integers, amounts: Amounts) -> None:
         """As many VMs as there are rows (a row may come several times) take the same room each."""

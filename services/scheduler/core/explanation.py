@@ -9,6 +9,7 @@ import numpy as np
 
 from services.scheduler.core.amounts import Amounts, Integers
 from services.scheduler.core.columns import HostColumns
+from services.scheduler.core.devices import Grant
 from services.scheduler.core.filters import Left, count_left
 from services.scheduler.core.ranks import balance, best, own_rank
 from services.scheduler.core.room import Room
@@ -37,14 +38,20 @@ class Explanation:
 
 
 def explain(
-    columns: HostColumns, shape: Shape, most: int, host_id: int = 0, held: Amounts | None = None
+    columns: HostColumns,
+    shape: Shape,
+    most: int,
+    host_id: int = 0,
+    held: Amounts | None = None,
+    grant: Grant | None = None,
 ) -> Explanation:
     """The explanation, with at most `most` candidates. A VM that holds room on a host is taken off it for this."""
     room = columns.room()
     row = columns.row(host_id)
     if row is not None and held is not None:
         room.take(np.array([row]), np.array([-1]), held)
-    lefts, rows = count_left(columns, room, shape)
+    with columns.devices.without(host_id, grant):
+        lefts, rows = count_left(columns, room, shape)
     names = shape.requirement.attributes | shape.rank.attributes
     return Explanation(
         why=FITS if len(rows) else why_from(columns, shape, lefts),

@@ -12,6 +12,7 @@ import numpy as np
 
 from services.scheduler.core.amounts import KIB_PER_MIB, Flags, Integers
 from services.scheduler.core.columns import HostColumns
+from services.scheduler.core.devices import Wish
 from services.scheduler.core.evaluation import satisfied
 from services.scheduler.core.room import Room
 from services.scheduler.core.shapes import Shape
@@ -78,6 +79,12 @@ FILTERS: tuple[Filter, ...] = (
         is_still=lambda shape: not shape.requirement.is_dynamic,
     ),
     Filter(
+        "devices",
+        lambda columns, room, shape: columns.granting(shape.wish or Wish()),
+        lambda shape: "have the devices and NUMA nodes free that are asked for",
+        is_asked=lambda shape: shape.wish is not None,
+    ),
+    Filter(
         "cpu",
         _free(0),
         lambda shape: f"have {shape.demand.cpu} % of CPU free",
@@ -106,7 +113,10 @@ HOST_FILTERS = ("enabled", "connected")
 
 
 def eligible(columns: HostColumns, room: Room, shape: Shape) -> Flags:
-    """The hosts that pass every filter which placements do not change: good until the facts about hosts change."""
+    """The hosts that pass every filter which placements do not change: good until the facts about hosts change.
+
+    For a VM with a wish for devices good only until something is placed.
+    """
     passing = np.ones(len(columns), bool)
     for each in FILTERS:
         if each.is_asked(shape) and each.is_still(shape):

@@ -9,6 +9,7 @@ from moln.compute.v1 import host_pb2
 from services.common.expressions import NUMBERS, TEXTS, attribute_name
 from services.common.expressions.attributes import LABEL_PREFIX
 from services.scheduler.core.amounts import KIB_PER_MIB, NOTHING, Amounts
+from services.scheduler.core.devices import Node, Pci, nodes_of, pci_of
 
 DEFAULT_CLUSTER = "default"
 CPU_PERCENT = 100
@@ -29,6 +30,8 @@ class HostFacts:
     attributes: Mapping[str, str] = field(default_factory=dict)
     mode: host_pb2.HostMode = host_pb2.HOST_MODE_ENABLED
     capabilities: frozenset[str] = frozenset()
+    pci: tuple[Pci, ...] = ()
+    nodes: tuple[Node, ...] = ()
 
 
 def facts(
@@ -51,6 +54,8 @@ def facts(
         attributes=dict(_attributes(spec, inventory, cluster)),
         mode=spec.mode,
         capabilities=frozenset(inventory.capabilities) if inventory is not None else frozenset(),
+        pci=pci_of(inventory) if inventory is not None else (),
+        nodes=nodes_of(inventory) if inventory is not None else (),
     )
 
 

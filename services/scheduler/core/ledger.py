@@ -14,6 +14,7 @@ from services.common.domain.errors import MolnError
 from services.common.domain.reasons import Reason
 from services.scheduler.core.amounts import Amounts, Integers
 from services.scheduler.core.columns import HostColumns
+from services.scheduler.core.devices import Grant, Wish, grant_of
 from services.scheduler.core.hosts import HostFacts
 from services.scheduler.core.queues import Group, Queue, VmRecord, queue
 from services.scheduler.core.shapes import demand, held, shape, shape_key
@@ -21,6 +22,7 @@ from services.scheduler.core.words import FITS, Why
 
 NANOSECONDS = 1_000_000_000
 _IDLE_GROUPS = 1000
+_RESTART = frozenset({template_pb2.ON_HOST_LOSS_RESTART, template_pb2.ON_HOST_LOSS_RESTART_WITH_NEW_DISKS})
 _STATUS = "status/"
 
 
@@ -124,14 +126,21 @@ class Ledger:
     def bind(self, queues: Sequence[Queue], plan: Sequence[Integers]) -> list[VmRecord]:
         """Holds the room of a plan. Returns the VMs that now are busy and `bound_for` a host; the rest waits on."""
         bound: list[VmRecord] = []
+        short: set[Group] = set()
         for each, rows in zip(queues, plan, strict=True):
-            demand = each.demand.shape.demand
+            demand, wish = each.demand.shape.demand, each.demand.shape.wish
+            if wish is not None:
+                taken = self._bind_with_devices(each, rows, wish)
+                if len(taken) < len(rows):
+                    short.add(each.group)
+                bound += taken
+                continue
             self.columns.hold_rows(rows, demand)
             for record, host_id in zip(each.records, self.columns.ids[rows].tolist(), strict=False):
                 self._bind(record, host_id, demand)
                 bound.append(record)
         for each in queues:
-            if each.group.waiting:
+            if each.group.waiting and each.group not in short:
                 each.group.block(self.columns)
         return bound
 
@@ -160,7 +169,7 @@ class Ledger:
         """Holds more or less for the VM on its host from now on."""
         target = record.held_target
         self._hold_target(record, 0)
-        self._hold(record, record.held_host, amounts)
+        self._hold(record, record.held_host, amounts, record.grant)
         self._hold_target(record, target)
 
     def hold_still(self, record: VmRecord) -> None:
@@ -170,17 +179,29 @@ class Ledger:
 
     # ------------------------------------------------------------------------------------------------- within
 
-    def _bind(self, record: VmRecord, host_id: int, demand: Amounts) -> None:
+    def _bind_with_devices(self, queue: Queue, rows: Integers, wish: Wish) -> list[VmRecord]:
+        """A plan knows that each host has what one VM wants. Where it sent more, those wait for the next plan."""
+        bound: list[VmRecord] = []
+        for host_id in self.columns.ids[rows].tolist():
+            grant = self.columns.granted(host_id, wish)
+            if grant is not None:
+                record = queue.records[len(bound)]
+                self.columns.hold(host_id, queue.demand.shape.demand, grant)
+                self._bind(record, host_id, queue.demand.shape.demand, grant)
+                bound.append(record)
+        return bound
+
+    def _bind(self, record: VmRecord, host_id: int, demand: Amounts, grant: Grant | None = None) -> None:
         if record.held_host:
-            self.columns.release(record.held_host, record.held)
-        record.held_host, record.held, record.bound_for = host_id, demand, host_id
+            self.columns.release(record.held_host, record.held, record.grant)
+        record.held_host, record.held, record.grant, record.bound_for = host_id, demand, grant, host_id
         self.hold_still(record)
 
     def _forget(self, record: VmRecord) -> None:
         self._leave(record)
         self._hold_target(record, 0)
         if record.held_host:
-            self.columns.release(record.held_host, record.held)
+            self.columns.release(record.held_host, record.held, record.grant)
         record.held_host = 0
         del self.vms[record.key]
 
@@ -201,14 +222,17 @@ class Ledger:
         """Holds what the placement holds, here and at the target of a move, unless a write of ours says otherwise."""
         if record.bound_for:
             return
-        amounts = held(placement.value) if placement is not None else record.held
         target = record.move_for or record.target_host
+        amounts, grant = record.held, record.grant
+        if placement is not None:
+            amounts, grant = held(placement.value), grant_of(placement.value.granted)
         if record.host_id != record.held_host or (record.host_id and amounts != record.held and not record.is_busy):
             self._hold_target(record, 0)
-            self._hold(record, record.host_id, amounts)
+            self._hold(record, record.host_id, amounts, grant)
         self._hold_target(record, target)
 
     def _hold_target(self, record: VmRecord, host_id: int) -> None:
+        """A VM with devices of its host does not move, so that only room is held at a target."""
         if record.held_target == host_id:
             return
         if record.held_target:
@@ -217,12 +241,12 @@ class Ledger:
             self.columns.hold(host_id, record.held)
         record.held_target = host_id
 
-    def _hold(self, record: VmRecord, host_id: int, amounts: Amounts) -> None:
+    def _hold(self, record: VmRecord, host_id: int, amounts: Amounts, grant: Grant | None) -> None:
         if record.held_host:
-            self.columns.release(record.held_host, record.held)
+            self.columns.release(record.held_host, record.held, record.grant)
         if host_id:
-            self.columns.hold(host_id, amounts)
-        record.held_host, record.held = host_id, amounts
+            self.columns.hold(host_id, amounts, grant)
+        record.held_host, record.held, record.grant = host_id, amounts, grant
 
     def _sort_in(self, record: VmRecord, parts: Parts, intent: Part | None) -> None:
         """Puts the VM where it belongs: among those that wait, among those whose placement goes, or nowhere."""
@@ -273,7 +297,7 @@ class Ledger:
             return False
         if not record.host_id:
             return not _has_status(parts)
-        if spec.value.template.on_host_loss != template_pb2.ON_HOST_LOSS_RESTART:
+        if spec.value.template.on_host_loss not in _RESTART:
             return False
         return _is_fenced(self.columns.facts(record.host_id)) and not _has_status(parts, record.host_id)
 

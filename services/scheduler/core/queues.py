@@ -10,6 +10,7 @@ import numpy as np
 
 from services.scheduler.core.amounts import NOTHING, Amounts, Flags
 from services.scheduler.core.columns import HostColumns
+from services.scheduler.core.devices import Grant
 from services.scheduler.core.filters import eligible
 from services.scheduler.core.plan import Demand
 from services.scheduler.core.room import Room
@@ -39,6 +40,7 @@ class VmRecord:
     is_busy: bool = False
     held_host: int = 0
     held: Amounts = NOTHING
+    grant: Grant | None = None
     target_host: int = 0
     """The host that the VM is on its way to, as the placement has it."""
     move_for: int = 0
@@ -104,9 +106,10 @@ class Group:
 
     def passing(self, columns: HostColumns, shape: Shape) -> Flags:
         """What the filters leave that placements do not change; worked out once per change of hosts."""
-        if self._passing is None or self._passing_version != columns.facts_version:
+        version = columns.facts_version if shape.wish is None else columns.version
+        if self._passing is None or self._passing_version != version:
             self._passing = eligible(columns, columns.room(), shape)
-            self._passing_version = columns.facts_version
+            self._passing_version = version
         return self._passing
 
     def why(self, columns: HostColumns) -> Why:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from moln.compute.v1 import template_pb2, vm_pb2
 from services.common.expressions import Expression, Kind, parse
 from services.scheduler.core.amounts import KIB_PER_MIB, Amounts
+from services.scheduler.core.devices import Grant, Wish, wish_of
 
 
 class ShapeKey(NamedTuple):
@@ -21,6 +22,7 @@ class ShapeKey(NamedTuple):
     tolerations: tuple[str, ...]
     wanted_host_id: int
     priority: int
+    wish: Wish | None = None
     avoided: tuple[int, ...] = ()
 
 
@@ -34,6 +36,7 @@ class Shape:
     tolerations: frozenset[str] = frozenset()
     wanted_host_id: int = 0
     priority: int = 0
+    wish: Wish | None = None
     avoided: tuple[int, ...] = ()
 
 
@@ -49,6 +52,7 @@ def shape_key(template: template_pb2.VmTemplate, wanted_host_id: int, avoided: t
         tuple(template.tolerations),
         wanted_host_id,
         template.priority,
+        wish_of(template),
         avoided,
     )
 
@@ -68,17 +72,20 @@ def shape(key: ShapeKey) -> Shape:
         tolerations=frozenset(key.tolerations),
         wanted_host_id=key.wanted_host_id,
         priority=key.priority,
+        wish=key.wish,
         avoided=key.avoided,
     )
 
 
-def granted(template: template_pb2.VmTemplate, demand: Amounts) -> vm_pb2.Granted:
+def granted(template: template_pb2.VmTemplate, demand: Amounts, grant: Grant | None = None) -> vm_pb2.Granted:
     """What is written down as held for a VM."""
     return vm_pb2.Granted(
         vcpus=template.vcpus,
         cpu_percent=demand.cpu,
         memory_mib=demand.memory // KIB_PER_MIB,
         disk_mib=demand.disk,
+        pci_addresses=grant.pci if grant is not None else (),
+        numa_nodes=grant.nodes if grant is not None else (),
     )
 
 

@@ -31,6 +31,8 @@ def choose(columns: HostColumns, shape: Shape, source: HostFacts, modes: tuple[v
 
     `shape` names the host that is wanted, where one is.
     """
+    if shape.wish is not None:
+        return Why(Reason.CAPABILITY, "it holds devices or NUMA nodes of its host, and cannot be moved with them")
     if not can_at_all(modes, source):
         words = ", ".join(vm_pb2.MoveMode.Name(mode).removeprefix("MOVE_MODE_").lower() for mode in modes)
         return Why(

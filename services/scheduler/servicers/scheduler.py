@@ -13,6 +13,7 @@ from services.common.domain.reasons import Reason
 from services.common.expressions import Kind, parse
 from services.common.rpc import current_call
 from services.common.store import Store
+from services.scheduler.core.devices import grant_of
 from services.scheduler.core.explanation import Explanation, explain
 from services.scheduler.core.ledger import Ledger
 from services.scheduler.core.shapes import held, shape, shape_key
@@ -49,7 +50,8 @@ class SchedulerServicer(scheduler_service_pb2_grpc.SchedulerServiceServicer):
         intent = stored(parts.get("intent"), vm_pb2.VmIntent) or vm_pb2.VmIntent()
         placement = stored(parts.get("placement"), vm_pb2.VmPlacement) or vm_pb2.VmPlacement()
         wish = shape(shape_key(spec.template, intent.wanted_host_id))
-        return _response(explain(ledger.columns, wish, most, placement.host_id, held(placement)))
+        grant = grant_of(placement.granted)
+        return _response(explain(ledger.columns, wish, most, placement.host_id, held(placement), grant))
 
     async def CheckExpression(self, request: pb.CheckExpressionRequest, context: object) -> pb.CheckExpressionResponse:
         ledger = await self._ready()

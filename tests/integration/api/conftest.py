@@ -12,6 +12,7 @@ import pytest
 from moln.compute.v1 import host_service_pb2
 from moln.node.v1 import node_service_pb2
 from services.api import app
+from services.api.core.liveness import Times
 from services.api.settings import Settings
 from services.common.rpc import make_service_secret
 from services.common.store import StoreSettings
@@ -60,6 +61,12 @@ def impatient_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes write their record often; a store is stale after a second, and nobody waits long for it."""
     patched = functools.partial(StoreSettings, stale_after=1.0, tick=0.2, call_timeout=1.0, commit_timeout=1.0)
     monkeypatch.setattr(app, "StoreSettings", patched)
+
+
+@pytest.fixture
+def quickly_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hosts are silent a moment after their streams end. Name it before `api`."""
+    monkeypatch.setattr(app, "Times", functools.partial(Times, grace=0.1, start_grace=0.1, boot_grace=0.3))
 
 
 @pytest.fixture

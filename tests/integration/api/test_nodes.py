@@ -10,7 +10,6 @@ import pytest
 from moln.compute.v1 import host_pb2, host_service_pb2, vm_pb2
 from moln.node.v1 import node_service_pb2 as node_pb
 from moln.operations.v1 import operations_service_pb2
-from services.api.controllers import liveness
 from services.api.nodes import gateway
 from services.common.store import Txn, key
 from tests.integration.api.agent import Agent, join
@@ -192,9 +191,8 @@ async def test_what_is_nobodys_is_told_to_administrators(admin: Client, clients:
 
 
 async def test_a_silent_hosts_vms_are_unknown_until_it_is_back(
-    admin: Client, nodes: Nodes, world: World, monkeypatch: pytest.MonkeyPatch
+    quickly_silent: None, admin: Client, nodes: Nodes, world: World
 ) -> None:
-    monkeypatch.setattr(liveness, "GRACE_S", 0.1)
     hello = await nodes.hello("node-1")
     async with nodes.again(hello) as agent:
         await agent.sync()
@@ -226,15 +224,14 @@ async def test_a_short_absence_is_no_loss(admin: Client, nodes: Nodes, world: Wo
 
 
 async def test_a_fenced_host_starts_nothing_until_it_is_back(
-    admin: Client, nodes: Nodes, world: World, monkeypatch: pytest.MonkeyPatch
+    quickly_silent: None, admin: Client, nodes: Nodes, world: World
 ) -> None:
-    monkeypatch.setattr(liveness, "GRACE_S", 0.1)
     hello = await nodes.hello("node-1")
     async with nodes.again(hello) as agent:
         await agent.sync()
         await eventually(lambda: state_is(admin, 1, host_pb2.HOST_STATE_UP))
     await eventually(lambda: state_is(admin, 1, host_pb2.HOST_STATE_SILENT))
-    with refused("FIELD_INVALID", "is_confirmed"):
+    with refused("SCRIPT_MISSING", words="moln host fence node-1 --confirmed"):
         await admin.hosts.FenceHost(host_service_pb2.FenceHostRequest(id=1))
     fenced = await admin.hosts.FenceHost(host_service_pb2.FenceHostRequest(id=1, is_confirmed=True))
     assert (fenced.view.state, fenced.liveness.proof) == (host_pb2.HOST_STATE_FENCED, "confirmed")

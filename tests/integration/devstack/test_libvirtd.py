@@ -14,14 +14,16 @@ from services.common.domain.reasons import Reason
 from services.devstack.libvirtd import LibvirtdFolder, accepts
 from services.hostagent.drivers.libvirt.connection import HypervisorError, LibvirtConnection
 from services.hostagent.drivers.libvirt.guests import Guests
-from services.hostagent.drivers.libvirt.spec import DomainSpec, Mark
+from services.hostagent.drivers.libvirt.spec import DomainSpec, Mark, MemorySpec
 from services.hostagent.drivers.ports import Power
 from tests.support import hypervisor
 from tests.support.eventually import eventually
 from tests.support.processes import Processes
 
 pytestmark = pytest.mark.timeout(180)
-SPEC = DomainSpec(Mark(1, "6f3ea5ee-6f3f-4b71-8b5c-0d4ee61b6d51", 1, "cloud"), "moln-1", "qemu", 32, 1, machine="pc")
+SPEC = DomainSpec(
+    Mark(1, "6f3ea5ee-6f3f-4b71-8b5c-0d4ee61b6d51", 1, "cloud"), "moln-1", "qemu", MemorySpec(32), 1, machine="pc"
+)
 
 
 async def test_guests_survive_the_death_of_libvirtd_and_the_next_one_adopts_them(

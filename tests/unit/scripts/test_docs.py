@@ -7,11 +7,13 @@ import pytest
 from moln.compute.v1 import vm_pb2, vm_service_pb2
 from scripts import docs
 from scripts.comments import comment_of
+from scripts.docs_features import proofs
 from scripts.docs_states import EXAMPLES, edges
 from services.api.access.table import ACCESS
 from services.api.core.verbs import VERBS
 from services.common.domain.keys import KEYS
 from services.common.domain.reasons import Reason
+from services.hostagent.drivers.libvirt.features import HYPERVISORS, SHAPES
 
 MADE = docs.documents()
 
@@ -37,6 +39,12 @@ def test_every_element_of_the_contract_that_is_shown_has_its_comment() -> None:
     assert comment_of(vm_pb2.VmState.DESCRIPTOR.values_by_name["VM_STATE_HELD"]) == "Waits for the user's release."
     for name, document in MADE.items():
         assert "|  |  |" not in document and not any(line.endswith("|  |") for line in document.splitlines()), name
+
+
+def test_every_feature_of_guests_is_proven_by_a_test_that_is_there() -> None:
+    proven = proofs(docs.ROOT)
+    assert proven.keys() == {*SHAPES, *HYPERVISORS}
+    assert all(f"`{test}`" in MADE["guest-features.md"] for _, test in proven.values())
 
 
 def test_the_diagram_is_drawn_by_the_rules() -> None:

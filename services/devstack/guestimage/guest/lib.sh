@@ -82,18 +82,28 @@ authorize_keys() {
     chmod 600 /root/.ssh/authorized_keys
 }
 
+# The agent that the host asks for addresses and to run commands, where the image has it and the host a channel for it.
+start_agent() {
+    [ -x /data/programs/qemu-ga ] || return 0
+    for port in /sys/class/virtio-ports/*; do
+        [ "$(cat "$port/name" 2>/dev/null)" = org.qemu.guest_agent.0 ] || continue
+        /data/programs/qemu-ga -d -m virtio-serial -p "/dev/$(basename "$port")" -t /run -f /run/qemu-ga.pid -l /dev/null
+        return
+    done
+}
+
 # A web page that names the guest (port 80), and SSH where the image has it. Host keys live on the guest's own disk.
 start_services() {
     mkdir -p /run/www
     hostname >/run/www/index.html
     httpd -h /run/www
-    [ -x /data/ssh/dropbear ] && start_ssh &
+    [ -x /data/programs/dropbear ] && start_ssh &
 }
 
 start_ssh() {
-    key=/data/ssh/host_ed25519
-    [ -s "$key" ] || /data/ssh/dropbearkey -t ed25519 -f "$key" >/dev/null 2>&1
-    /data/ssh/dropbear -s -r "$key" -P /run/dropbear.pid
+    key=/data/programs/host_ed25519
+    [ -s "$key" ] || /data/programs/dropbearkey -t ed25519 -f "$key" >/dev/null 2>&1
+    /data/programs/dropbear -s -r "$key" -P /run/dropbear.pid
 }
 
 # START_SCRIPT_BASE64 wins over START_SCRIPT; INIT_SCRIPTS defaults to init.sh when the disk has one.

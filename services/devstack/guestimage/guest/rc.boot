@@ -19,3 +19,4 @@ echo "127.0.0.1 localhost $(hostname)" >/etc/hosts
 acpid -c /etc/acpi -l /dev/null
 start_services
 load late
+start_agent

@@ -50,10 +50,17 @@ class DomainEvent:
 
 
 class LibvirtConnection:
-    """A connection that is opened when first needed, and opened anew when it has broken."""
+    """A connection that is opened when first needed, and opened anew when it has broken.
 
-    def __init__(self, uri: str, *, workers: int = WORKERS, call_seconds: float = CALL_SECONDS) -> None:
+    Without events it is also without keep-alive. While one call waits for a guest that hangs, libvirt's client may hold
+    up all others on the same connection: what must not be held up needs one of its own.
+    """
+
+    def __init__(
+        self, uri: str, *, workers: int = WORKERS, call_seconds: float = CALL_SECONDS, has_events: bool = True
+    ) -> None:
         self.uri = uri
+        self._has_events = has_events
         self._call_seconds = call_seconds
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="libvirt")
         self._opening = threading.Lock()
@@ -90,6 +97,11 @@ class LibvirtConnection:
         await asyncio.get_running_loop().run_in_executor(self._pool, self._drop)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
+    def abandon(self) -> None:
+        """Closes the connection once what is under way has ended, and waits for nothing. It cannot be used again."""
+        self._pool.submit(self._drop)
+        self._pool.shutdown(wait=False)
+
     def _run(self, work: Callable[[Raw], T], what: str) -> T:
         try:
             return work(self._ensure())
@@ -111,9 +123,10 @@ class LibvirtConnection:
         except libvirt.libvirtError as err:
             message = f"cannot connect to the hypervisor {self.uri}: {err.get_error_message()}"
             raise HypervisorError(Reason.HYPERVISOR_FAILED, f"{message}; is libvirtd running?") from err
-        _try(raw.setKeepAlive, KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
-        _try(raw.registerCloseCallback, self._closed, None)
-        _try(raw.domainEventRegisterAny, None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._happened, None)
+        if self._has_events:
+            _try(raw.setKeepAlive, KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
+            _try(raw.registerCloseCallback, self._closed, None)
+            _try(raw.domainEventRegisterAny, None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._happened, None)
         self._log.info("connected to the hypervisor", uri=self.uri)
         return raw
 
@@ -232,12 +245,26 @@ class Flags:
     UNDEFINE_ALL = (
         libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
         | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-        | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
         | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
     )
+    """Everything that the hypervisor has of a guest, but for what the guest itself has written."""
+    KEEP_STATE = libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM | getattr(libvirt, "VIR_DOMAIN_UNDEFINE_KEEP_TPM", 0)
+    KEEP_NVRAM = libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
+    ERASE_STATE = libvirt.VIR_DOMAIN_UNDEFINE_NVRAM | getattr(libvirt, "VIR_DOMAIN_UNDEFINE_TPM", 0)
+    DEFINE_VALIDATE = libvirt.VIR_DOMAIN_DEFINE_VALIDATE
+    PCI_DEVICES = libvirt.VIR_CONNECT_LIST_NODE_DEVICES_CAP_PCI_DEV
     METADATA_ELEMENT = libvirt.VIR_DOMAIN_METADATA_ELEMENT
     CONSOLE_FORCE = libvirt.VIR_DOMAIN_CONSOLE_FORCE
     AUTODESTROY = libvirt.VIR_DOMAIN_START_AUTODESTROY
+    STATS = (
+        libvirt.VIR_DOMAIN_STATS_STATE
+        | libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
+        | libvirt.VIR_DOMAIN_STATS_BALLOON
+        | libvirt.VIR_DOMAIN_STATS_VCPU
+        | libvirt.VIR_DOMAIN_STATS_INTERFACE
+        | libvirt.VIR_DOMAIN_STATS_BLOCK
+    )
+    STATS_NOWAIT = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
     ALL_CELLS = libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS
     ALL_CPUS = libvirt.VIR_NODE_CPU_STATS_ALL_CPUS
     ACTIVE_STATES = frozenset(
@@ -251,6 +278,11 @@ class Flags:
     OFF_SHUT_DOWN = libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN
     OFF_CRASHED = frozenset({libvirt.VIR_DOMAIN_SHUTOFF_CRASHED, libvirt.VIR_DOMAIN_SHUTOFF_FAILED})
     OFF_DESTROYED = libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED
+
+
+def is_local(uri: str) -> bool:
+    """Whether the hypervisor is on this machine: the URI names no other one."""
+    return not uri.partition("://")[2].partition("/")[0]
 
 
 def version_text(number: int) -> str:

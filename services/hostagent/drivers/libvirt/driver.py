@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from moln.compute.v1.host_pb2 import HostInventory
+from moln.compute.v1.host_pb2 import HostInventory, PciDevice
 from moln.compute.v1.vm_pb2 import VmStatus
 from moln.image.v1.image_pb2 import Datastore
 from services.common.domain.errors import MolnError
@@ -25,20 +25,25 @@ from services.common.obs.logs import get_logger
 from services.common.runtime import Background
 from services.hostagent.drivers.deeds import Deeds
 from services.hostagent.drivers.libvirt.compose import Endpoint, default_cpu, domain_name
-from services.hostagent.drivers.libvirt.connection import DomainEvent, LibvirtConnection
+from services.hostagent.drivers.libvirt.connection import DomainEvent, LibvirtConnection, Raw
 from services.hostagent.drivers.libvirt.console import GuestConsole, read_log, trim_log
 from services.hostagent.drivers.libvirt.guests import Guests
 from services.hostagent.drivers.libvirt.inventory import (
+    HYPERVISORS,
     CpuTime,
     HostFacts,
+    cpu_set,
     read_cpu_time,
     read_facts,
     read_used_memory_mib,
 )
 from services.hostagent.drivers.libvirt.observe import Observed
+from services.hostagent.drivers.libvirt.pci import read_devices
 from services.hostagent.drivers.libvirt.probe import Acceleration, find_acceleration
+from services.hostagent.drivers.libvirt.stats import StatsReader
 from services.hostagent.drivers.libvirt.work import GuestWork
 from services.hostagent.drivers.ports import Deed, End, Load, Outcome, Power, Seen, Work
+from services.hostagent.drivers.stats import Sweep
 from services.hostagent.network.bridges import Bridges
 from services.hostagent.storage.cache import ImageCache
 from services.hostagent.storage.disks import DiskMaker, Fetch, is_visible
@@ -62,6 +67,8 @@ class DriverOptions:
     domain_type: str = "auto"
     cleans_up: bool = False
     """At its end nothing is left of guests that are off but their disks: no definition, no bridge."""
+    pci_devices: tuple[str, ...] = ()
+    """Which of the host's PCI devices guests may be given; see `pci.check_patterns`."""
     has_bridges: bool = field(default_factory=lambda: os.geteuid() == 0)
 
 
@@ -76,6 +83,7 @@ class LibvirtDriver:
         self._connection = LibvirtConnection(options.uri)
         self._guests = Guests(self._connection)
         self._folders = NodeFolders(options.state)
+        self._stats = StatsReader(options.uri, self._guests.mark_of, options.cloud_uid, options.state)
         self._bridges = Bridges() if options.has_bridges and not self._is_test else None
         disks = DiskMaker(ImageCache(self._folders.cache), fetch)
         self._work = GuestWork(self._guests, self._folders, disks, self._bridges)
@@ -105,6 +113,7 @@ class LibvirtDriver:
         self._work.endpoint = Endpoint(
             self._options.cloud_uid, self._acceleration.domain_type, facts.architecture,
             has_bridges=self._bridges is not None, has_cpu_shares=not self._options.uri.endswith("/session"),
+            numa_cpus={node.node_id: cpu_set(node.cpus) for node in facts.numa_nodes},
         )  # fmt: skip
         await self._background.__aenter__()
         self._background.start(self._tell_changes(), name="libvirt-events")
@@ -118,6 +127,7 @@ class LibvirtDriver:
         await self._background.__aexit__(kind, error, trace)
         if self._options.cleans_up:
             await self._clean_up()
+        await self._stats.close()
         await self._connection.close()
 
     def guest_name(self, vm_id: int, uid: str) -> str:
@@ -231,8 +241,12 @@ class LibvirtDriver:
             driver=self.name, hypervisor=kind, hypervisor_version=facts.hypervisor_version,
             architecture=facts.architecture, cpu_model=facts.cpu_model, numa_nodes=facts.numa_nodes,
             hostname=platform.node() if self._is_test else facts.hostname, capabilities=sorted(self.capabilities),
+            pci_devices=await self._connection.call(self._pci_devices, what="listing the host's PCI devices"),
             warnings=self._warnings(), visible_datastore_ids=[store.id for store in datastores if is_visible(store)],
         )  # fmt: skip
+
+    def _pci_devices(self, raw: Raw) -> list[PciDevice]:
+        return read_devices(raw, self._options.pci_devices)
 
     async def load(self, host_id: int) -> Load:
         """Since the last call; 0 where the hypervisor does not tell."""
@@ -243,6 +257,10 @@ class LibvirtDriver:
             return Load(0.0, memory_mib)
         share = (now.busy_s - before.busy_s) / (now.total_s - before.total_s)
         return Load(max(0.0, share) * 100 * (os.cpu_count() or 1), memory_mib)
+
+    async def sweep(self, host_id: int) -> Sweep:
+        """The host and its guests by one bulk call."""
+        return await self._stats.sweep()
 
     async def _clean_up(self) -> None:
         """Removes what guests that are off leave in the hypervisor and on the network; their disks stay."""
@@ -263,8 +281,8 @@ class LibvirtDriver:
         return await self._connection.call(read_facts, what="asking what the host is")
 
     async def _find_acceleration(self, facts: HostFacts) -> Acceleration:
-        if self._is_test:
-            return Acceleration("test")
+        if facts.hypervisor in HYPERVISORS:
+            return Acceleration(HYPERVISORS[facts.hypervisor])
         if self._options.domain_type != "auto":
             return Acceleration(self._options.domain_type)
         cpu = default_cpu("kvm")

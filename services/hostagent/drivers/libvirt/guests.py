@@ -40,9 +40,13 @@ class Guests:
         Raises HypervisorError START_FAILED with the hypervisor's words; the definition is gone again then.
         """
         self._marks.pop(spec.uid, None)
-        xml = domain_xml(spec)
         try:
-            await self._connection.call(lambda raw: _start(raw, spec.uid, xml), what=f"starting {spec.name}",
+            xml = domain_xml(spec)
+        except ValueError as err:
+            raise HypervisorError(Reason.START_FAILED, f"the domain cannot be described: {err}") from err
+        flags = Flags.DEFINE_VALIDATE if spec.is_validated else 0
+        try:
+            await self._connection.call(lambda raw: _start(raw, spec.uid, xml, flags), what=f"starting {spec.name}",
                                         seconds=START_SECONDS)  # fmt: skip
         except HypervisorError as err:
             raise HypervisorError(Reason.START_FAILED, err.message) from err
@@ -80,6 +84,10 @@ class Guests:
         await self._on(uid, _undefine, "removing the guest's definition")
         self._marks.pop(uid, None)
 
+    async def erase_state(self, spec: DomainSpec) -> None:
+        """Removes what the hypervisor itself keeps for a guest that is off and not defined: the state of its TPM."""
+        await self._connection.call(lambda raw: _erase_state(raw, domain_xml(spec)), what="erasing the guest's TPM")
+
     async def power(self, uid: str) -> Power:
         """Whether the guest runs; ABSENT where the hypervisor does not know it."""
         try:
@@ -101,6 +109,12 @@ class Guests:
         """All guests that carry moln's mark, of whichever cloud."""
         return await self._connection.call(self._list, what="listing the guests", seconds=LIST_SECONDS)
 
+    def mark_of(self, domain: Raw, uid: str) -> Mark | None:
+        """The mark of a domain, read once; None where it carries none. Runs in a thread of the connection."""
+        if uid not in self._marks:
+            self._marks[uid] = _read_mark(domain)
+        return self._marks[uid]
+
     def _list(self, raw: Raw) -> list[Observed]:
         domains = raw.listAllDomains()
         present = {domain.UUIDString() for domain in domains}
@@ -110,10 +124,7 @@ class Guests:
         return [guest for guest in seen if guest is not None]
 
     def _observe(self, domain: Raw) -> Observed | None:
-        uid = domain.UUIDString()
-        if uid not in self._marks:
-            self._marks[uid] = _read_mark(domain)
-        mark = self._marks[uid]
+        mark = self.mark_of(domain, domain.UUIDString())
         if mark is None:
             return None
         state, reason = domain.state()
@@ -126,11 +137,11 @@ class Guests:
             return
 
 
-def _start(raw: Raw, uid: str, xml: str) -> None:
+def _start(raw: Raw, uid: str, xml: str, flags: int) -> None:
     before = or_none(lambda: raw.lookupByUUIDString(uid))
     if before is not None and before.isActive():
         return
-    domain = raw.defineXML(xml)
+    domain = raw.defineXMLFlags(xml, flags) if flags else raw.defineXML(xml)
     is_started = False
     try:
         domain.create()
@@ -141,8 +152,15 @@ def _start(raw: Raw, uid: str, xml: str) -> None:
 
 
 def _undefine(domain: Raw) -> None:
-    if or_none(lambda: domain.undefineFlags(Flags.UNDEFINE_ALL)) is None:
-        domain.undefine()  # the hypervisor does not know the flags, or has the right error for the caller
+    """What the guest wrote into firmware and TPM stays. Not every hypervisor knows every flag."""
+    for flags in (Flags.UNDEFINE_ALL | Flags.KEEP_STATE, Flags.UNDEFINE_ALL | Flags.KEEP_NVRAM, Flags.UNDEFINE_ALL):
+        if or_none(partial(domain.undefineFlags, flags)) is not None:
+            return
+    domain.undefine()  # the hypervisor knows none of them, or has the right error for the caller
+
+
+def _erase_state(raw: Raw, xml: str) -> None:
+    raw.defineXML(xml).undefineFlags(Flags.UNDEFINE_ALL | Flags.ERASE_STATE)
 
 
 def _read_mark(domain: Raw) -> Mark | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
@@ -9,6 +10,8 @@ from moln.compute.v1.host_pb2 import NumaNode
 from services.hostagent.drivers.libvirt.connection import Flags, Raw, or_none, version_text
 from services.hostagent.drivers.libvirt.xml import parse
 
+HYPERVISORS = {"test": "test", "xen": "xen", "lxc": "lxc", "esx": "vmware", "vmware": "vmware"}
+"""libvirt's names of hypervisors and the one domain type that each runs; QEMU's two are told apart by trying."""
 _NANOSECONDS = 1_000_000_000
 
 
@@ -76,3 +79,14 @@ def _numa_node(cell: Element) -> NumaNode:
     kib = int(cell.findtext("memory", "0"))
     cpus = [int(cpu.get("id", "0")) for cpu in cell.iterfind("cpus/cpu")]
     return NumaNode(node_id=int(cell.get("id", "0")), memory_mib=kib // 1024, cpus=cpus)
+
+
+def cpu_set(cpus: Iterable[int]) -> str:
+    """Numbers of CPUs as libvirt writes them: `0-3,8`."""
+    runs: list[list[int]] = []
+    for cpu in sorted(cpus):
+        if runs and cpu == runs[-1][-1] + 1:
+            runs[-1][1:] = [cpu]
+        else:
+            runs.append([cpu])
+    return ",".join("-".join(map(str, run)) for run in runs)

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from services.hostagent.drivers.libvirt.connection import Flags, HypervisorError, LibvirtConnection, Raw, or_none
-from services.hostagent.drivers.libvirt.spec import CpuSpec, DiskSpec, DomainSpec, Mark
+from services.hostagent.drivers.libvirt.spec import CpuSpec, Devices, DiskSpec, DomainSpec, Mark, MemorySpec
 from services.hostagent.drivers.libvirt.xml import domain_xml
 
 TEXT = b"moln-probe-ok"
@@ -88,9 +88,11 @@ def _spec(domain_type: str, disk: Path, log: Path, cpu: CpuSpec) -> DomainSpec:
     uid = str(uuid.uuid4())
     disks = (DiskSpec(disk, "raw", "hda", "ide", boot_order=1),)
     mark = Mark(vm_id=0, uid=uid, epoch=0, cloud_uid="")
+    devices = Devices(console="serial", has_usb=False, has_no_video=True)
     return DomainSpec(
-        mark, f"moln-probe-{uid[:8]}", domain_type, MEMORY_MIB, 1, machine="pc", cpu=cpu, disks=disks, console_log=log
-    )
+        mark, f"moln-probe-{uid[:8]}", domain_type, MemorySpec(MEMORY_MIB), 1, machine="pc",
+        features=("acpi", "apic"), cpu=cpu, disks=disks, console_log=log, devices=devices,
+    )  # fmt: skip
 
 
 async def _says(log: Path) -> bool:

@@ -30,21 +30,25 @@ class ClaimFolder:
 
     folder: VmFolder
     record: VmRecord
+    has_tpm: bool = False
+    """The hypervisor keeps a TPM for the guest; where that is told, it is found at the end."""
     name: str = "claim_folder"
     is_new: bool = False
 
     async def needed(self) -> bool:
         """The record says which placement the folder belongs to."""
-        return self.folder.record() != self.record
+        return self.folder.record() != self.record or (self.has_tpm and not self.folder.tpm_file.exists())
 
     async def do(self) -> None:
         """Makes the folder, or writes the new record into the one that is there."""
         self.is_new = not self.folder.path.exists()
         self.folder.make(self.record)
+        if self.has_tpm:
+            self.folder.tpm_file.touch()
 
     async def verify(self) -> bool:
         """It can be read back."""
-        return self.folder.record() == self.record
+        return not await self.needed()
 
     async def undo(self) -> None:
         """Only a folder that this run has made goes: in an older one are the guest's disks."""

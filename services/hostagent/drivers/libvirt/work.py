@@ -13,8 +13,9 @@ from moln.node.v1.node_service_pb2 import VmOrder
 from services.common.domain.errors import MolnError
 from services.common.domain.reasons import Reason
 from services.hostagent.context import variables_of
-from services.hostagent.drivers.libvirt.compose import Endpoint, compose, disk_plans
+from services.hostagent.drivers.libvirt.compose import Endpoint, compose, disk_plans, domain_name, kernel_plans
 from services.hostagent.drivers.libvirt.guests import Guests
+from services.hostagent.drivers.libvirt.spec import Devices, DomainSpec, Mark, MemorySpec
 from services.hostagent.drivers.libvirt.steps import (
     ClaimFolder,
     ConnectNetwork,
@@ -59,9 +60,10 @@ class GuestWork:
         spec = compose(order, folder, self.endpoint)
         names = tuple(bridge.name for bridge in bridges)
         record = VmRecord(order.vm_id, order.uid, order.epoch, self.endpoint.cloud_uid, names)
-        steps: list[Step] = [ClaimFolder(folder, record)]
+        steps: list[Step] = [ClaimFolder(folder, record, has_tpm=spec.devices.has_tpm)]
         if self.endpoint.domain_type != "test":
-            steps += [StageDisk(plan, self._disks, percent) for plan in disk_plans(order, folder)]
+            plans = [*disk_plans(order, folder), *kernel_plans(order, folder)]
+            steps += [StageDisk(plan, self._disks, percent) for plan in plans]
             context = order.spec.template.context
             if not context.is_disabled:
                 steps.append(MakeContext(folder, variables_of(order), dict(context.files)))
@@ -98,8 +100,17 @@ class GuestWork:
             outcome = Outcome(True, Reason.PLUG_PULLED, f"the guest did not shut down within {work.grace_s:g} s")
         await remove_guest(self._guests, work.uid)
         if work.deed is Deed.ERASE:
+            if folder.tpm_file.exists() and record is not None:
+                await self._guests.erase_state(tpm_holder(record, self.endpoint))
             with as_reason(Reason.ERASE_FAILED):
                 await asyncio.to_thread(folder.erase)
         if self._bridges is not None and record is not None:
             await self._bridges.release(record.bridges)
         return outcome
+
+
+def tpm_holder(record: VmRecord, endpoint: Endpoint) -> DomainSpec:
+    """A guest of this uid with nothing but a TPM: what the hypervisor must know to remove the TPM's state."""
+    mark = Mark(record.vm_id, record.uid, record.epoch, record.cloud_uid)
+    name = domain_name(record.vm_id, record.uid)
+    return DomainSpec(mark, name, endpoint.domain_type, MemorySpec(1), 1, devices=Devices(has_tpm=True))

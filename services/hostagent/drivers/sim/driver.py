@@ -34,6 +34,8 @@ from services.hostagent.drivers.sim.acts import Acts
 from services.hostagent.drivers.sim.faults import delay_of, fault_of
 from services.hostagent.drivers.sim.journal import Journal, SimGuest, State, read_state
 from services.hostagent.drivers.sim.knobs import Knobs, for_labels, number
+from services.hostagent.drivers.sim.load import SimLoad
+from services.hostagent.drivers.stats import Sweep
 
 _NO_LABELS: Mapping[str, str] = {}
 CHURN_S = 1.0
@@ -60,6 +62,7 @@ class SimDriver:
         self._host_ids = frozenset(host_ids)
         self._timers, self._now, self._size = timers, now, size
         self._random = random.Random(seed)
+        self._load = SimLoad(size)
         self._heard: Callable[[Seen], None] = lambda _seen: None
         self._state: State = read_state(journal_file)
         self._journal = Journal(journal_file)
@@ -133,6 +136,10 @@ class SimDriver:
         """A guess that grows with the running guests."""
         running = sum(guest.is_running for guest in self._by_host.get(host_id, {}).values())
         return Load(cpu_percent=5.0 * running, memory_mib=128 * running)
+
+    async def sweep(self, host_id: int) -> Sweep:
+        """Made-up load, the same for a guest at every time."""
+        return self._load.sweep(host_id, self._by_host.get(host_id, {}).values(), self._now())
 
     # Consoles
 

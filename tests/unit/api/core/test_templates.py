@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from services.api.core.templates import (
 from services.common.domain.caller import Caller
 from services.common.domain.errors import MolnError, invalid
 from services.common.domain.reasons import ErrorKind, Reason
+from services.common.domain.template_images import image_ids
 
 ANNA = Caller(7, "anna")
 RAW = Caller(8, "ben", capabilities=frozenset({"vm.raw", "pci"}))
@@ -36,6 +38,7 @@ def resolver(default_network_id: int = 0) -> Resolver:
         image=lambda text, field: _find(IMAGES, text, field),
         network=lambda text, field: _find(NETWORKS, text, field),
         image_size=lambda image_id: 100,
+        image_format=lambda image_id: "qcow2",
         default_network_id=default_network_id,
     )
 
@@ -45,6 +48,49 @@ def template(**fields: Any) -> template_pb2.VmTemplate:
     return ParseDict({"memory_mib": 64, **fields}, template_pb2.VmTemplate())
 
 
+SHAPE: list[tuple[str, dict[str, Any], Reason]] = [
+    (field, fields, Reason.FIELD_INVALID)
+    for field, fields in (
+        ("cpu.model", {"cpu": {"model": "<x>"}}),
+        ("cpu.features[1]", {"cpu": {"features": ["+vmx", "vmx svm"]}}),
+        ("cpu.features", {"cpu": {"features": ["+vmx"] * 65}}),
+        ("cpu.max_vcpus", {"vcpus": 4, "cpu": {"max_vcpus": 3}}),
+        ("cpu.max_vcpus", {"cpu": {"max_vcpus": 513}}),
+        ("cpu.sockets", {"vcpus": 4, "cpu": {"sockets": 2, "cores": 3}}),
+        ("cpu.cores", {"vcpus": 4, "cpu": {"cores": 3}}),
+        ("cpu.threads", {"vcpus": 3, "cpu": {"threads": 2}}),
+        ("cpu.pinning", {"cpu": {"pinning": "core"}}),
+        ("memory.max_memory_mib", {"memory": {"max_memory_mib": 63}}),
+        ("memory.hugepage_kib", {"memory": {"hugepage_kib": 4}}),
+        ("memory.hugepage_kib", {"memory_mib": 65, "memory": {"hugepage_kib": 2048}}),
+        ("memory.numa_nodes", {"vcpus": 2, "memory": {"numa_nodes": 3}}),
+        ("boot.firmware", {"boot": {"firmware": "efi"}}),
+        ("boot.machine", {"boot": {"machine": "q35 accel=kvm"}}),
+        ("boot.machine", {"boot": {"machine": "pc", "firmware": "uefi", "is_secure_boot": True}}),
+        ("boot.is_secure_boot", {"boot": {"is_secure_boot": True}}),
+        ("boot.initrd_image", {"boot": {"initrd_image": "debian"}}),
+        ("boot.kernel_arguments", {"boot": {"kernel_arguments": "quiet"}}),
+        ("boot.kernel_arguments", {"boot": {"kernel_image": "debian", "kernel_arguments": "a\nb"}}),
+        ("boot.kernel_image", {"boot": {"kernel_image": "debian"}}),
+        ("boot.order[0]", {"boot": {"order": ["disk0"]}}),
+        ("boot.order[0]", {"boot": {"order": ["floppy"]}}),
+        ("boot.order[1]", {"boot": {"order": ["cdrom", "cdrom"]}}),
+        ("graphics.type", {"graphics": {"type": "rdp"}}),
+        ("graphics.type", {"graphics": {"keymap": "sv"}}),
+        ("graphics.video", {"graphics": {"type": "vnc", "video": "voodoo"}}),
+        ("graphics.keymap", {"graphics": {"type": "vnc", "keymap": "s v"}}),
+        ("graphics.inputs[0]", {"graphics": {"type": "vnc", "inputs": ["joystick"]}}),
+        ("disks[0].io", {"disks": [{"size_mib": 1, "io": "native"}]}),
+        ("disks[0].discard", {"disks": [{"size_mib": 1, "discard": "yes"}]}),
+        ("disks[1].target", {"disks": [{"size_mib": 1, "target": "vda"}] * 2}),
+        ("disks[0].target", {"disks": [{"size_mib": 1, "target": "../a"}]}),
+        ("disks[0].target", {"disks": [{"size_mib": 1, "bus": "scsi", "target": "vda"}]}),
+        (
+            "disks[0].io_limits.total_iops",
+            {"disks": [{"size_mib": 1, "io_limits": {"total_iops": "5", "read_iops": "1"}}]},
+        ),
+    )
+]
 BAD: list[tuple[str, dict[str, Any], Reason]] = [
     ("memory_mib", {"memory_mib": 0}, Reason.FIELD_REQUIRED),
     ("memory_mib", {"memory_mib": 16 * 1024 * 1024 + 1}, Reason.FIELD_INVALID),
@@ -79,6 +125,8 @@ BAD: list[tuple[str, dict[str, Any], Reason]] = [
     ("labels", {"labels": {f"l{number}": "" for number in range(65)}}, Reason.FIELD_INVALID),
     ("description", {"description": "x" * 4097}, Reason.FIELD_INVALID),
     ("", {"context": {"start_script": "x" * 62_000}}, Reason.FIELD_INVALID),
+    ("boot.kernel_image", {"boot": {"kernel_image": "linux"}}, Reason.IMAGE_NOT_FOUND),
+    *SHAPE,
 ]
 
 
@@ -103,6 +151,36 @@ def test_what_reaches_the_host_needs_a_capability(fields: dict[str, Any], capabi
     assert caught.value.metadata == {"capability": capability}
     complete_template(template(**fields), RAW, resolver())
     complete_template(template(**fields), Caller(1, "admin", is_admin=True), resolver())
+
+
+@pytest.mark.parametrize(
+    ("field", "fields", "reason"),
+    [
+        ("pci_devices[0]", {"pci_devices": [{}]}, Reason.FIELD_REQUIRED),
+        ("pci_devices[0].vendor", {"pci_devices": [{"vendor": "nvidia"}]}, Reason.FIELD_INVALID),
+        ("pci_devices", {"pci_devices": [{"vendor": "10de"}] * 17}, Reason.FIELD_INVALID),
+        ("raw.libvirt_xml", {"raw": {"libvirt_xml": "<cpu>"}}, Reason.FIELD_INVALID),
+        ("raw.libvirt_xml", {"raw": {"libvirt_xml": "<uuid>1</uuid>"}}, Reason.FIELD_INVALID),
+    ],
+)
+def test_what_reaches_the_host_is_checked_as_well(field: str, fields: dict[str, Any], reason: Reason) -> None:
+    with pytest.raises(MolnError) as caught:
+        complete_template(template(**fields), RAW, resolver())
+    assert caught.value.reason == reason
+    assert [path for path, _ in caught.value.fields] == [f"template.{field}"]
+
+
+def test_a_kernel_and_its_ram_disk_are_raw_images_and_are_resolved() -> None:
+    boot = {"kernel_image": "debian", "initrd_image": "3", "kernel_arguments": "quiet"}
+    raw_images = replace(resolver(), image_format=lambda image_id: "raw")
+    full = complete_template(template(boot=boot), ANNA, raw_images)
+    assert (full.boot.kernel_image_id, full.boot.initrd_image_id) == (3, 3)
+    assert image_ids(full) == {3}
+
+
+def test_ids_of_a_kernel_that_a_request_states_are_not_believed() -> None:
+    full = complete_template(template(boot={"kernel_image_id": 9, "initrd_image_id": 9}), ANNA, resolver())
+    assert image_ids(full) == set()
 
 
 def test_defaults_are_filled_in() -> None:

@@ -77,7 +77,7 @@ async def test_the_endpoint_answers_and_reports_its_port() -> None:
     metrics.counter("vms_created", "VMs.").inc(3)
     healthy = [True]
     async with (
-        metrics_endpoint(metrics.registry, "127.0.0.1", 0, is_healthy=lambda: healthy[0]) as port,
+        metrics_endpoint(metrics, "127.0.0.1", 0, is_healthy=lambda: healthy[0]) as port,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
     ):
         page = await client.get("/metrics")
@@ -92,7 +92,7 @@ async def test_the_endpoint_answers_and_reports_its_port() -> None:
 
 
 async def test_the_endpoint_survives_nonsense() -> None:
-    async with metrics_endpoint(Metrics("test").registry, "127.0.0.1", 0) as port:
+    async with metrics_endpoint(Metrics("test"), "127.0.0.1", 0) as port:
         for nonsense in (b"\x00\xff\r\n\r\n", b"GET\r\n\r\n", b"x" * 100_000):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(nonsense)

@@ -31,7 +31,7 @@ def test_disks_are_named_in_order_and_the_context_comes_on_a_cd() -> None:
         ("hda", "ide", 0),
     ]
     assert domain.disks[-1].path == FOLDER.context_iso
-    assert domain.scsi_controller == "virtio-scsi"
+    assert domain.devices.scsi_controller == "virtio-scsi"
 
 
 def test_a_stated_target_is_kept_and_given_to_nobody_else() -> None:
@@ -53,7 +53,7 @@ def test_the_granted_size_goes_before_what_was_asked_for() -> None:
     vm = order(None)
     vm.placement.granted.memory_mib, vm.placement.granted.vcpus, vm.placement.granted.cpu_percent = 64, 2, 150
     domain = compose(vm, FOLDER, QEMU)
-    assert (domain.memory_mib, domain.vcpus, domain.cpu_percent) == (64, 2, 150)
+    assert (domain.memory.mib, domain.vcpus, domain.tune.weight_percent) == (64, 2, 150)
 
 
 def test_a_stated_boot_order_is_the_only_one() -> None:
@@ -90,10 +90,10 @@ def test_a_disk_knows_its_volume_and_the_leave_to_fetch_it() -> None:
 
 def test_all_that_cannot_be_made_is_named_at_once() -> None:
     vm = order(None)
-    vm.spec.template.pci_devices.add(vendor="10de")
+    vm.spec.template.boot.has_tpm = True
     vm.spec.template.memory.hugepage_kib = 2048
-    with pytest.raises(MolnError, match=r"pci_devices, memory\.hugepage_kib") as refused:
-        compose(vm, FOLDER, QEMU)
+    with pytest.raises(MolnError, match=r"boot\.has_tpm, memory\.hugepage_kib") as refused:
+        compose(vm, FOLDER, replace(QEMU, domain_type="xen"))
     assert refused.value.reason is Reason.CAPABILITY
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -9,11 +10,13 @@ import pytest
 
 from services.hostagent.drivers.libvirt.spec import (
     CpuSpec,
+    Devices,
     DiskSpec,
     DomainSpec,
     GraphicsSpec,
     IoLimits,
     Mark,
+    MemorySpec,
     NicSpec,
 )
 from services.hostagent.drivers.libvirt.xml import domain_xml, parse, parse_mark
@@ -22,7 +25,7 @@ MARK = Mark(7, "6f3ea5ee-6f3f-4b71-8b5c-0d4ee61b6d51", 3, "cloud-1")
 
 
 def rendered(**changes: object) -> ElementTree.Element:
-    values: dict[str, object] = {"mark": MARK, "name": "moln-7", "type": "qemu", "memory_mib": 96, "vcpus": 2}
+    values: dict[str, object] = {"mark": MARK, "name": "moln-7", "type": "qemu", "memory": MemorySpec(96), "vcpus": 2}
     return parse(domain_xml(DomainSpec(**{**values, **changes})))  # type: ignore[arg-type]
 
 
@@ -86,7 +89,7 @@ def test_an_interface_is_on_its_bridge_and_without_one_in_user_mode() -> None:
     [
         (CpuSpec(model="host-model"), "host-model", None),
         (CpuSpec(model="Skylake-Client"), "custom", "Skylake-Client"),
-        (CpuSpec(cores=2), None, None),
+        (CpuSpec(sockets=1, cores=2), None, None),
     ],
 )
 def test_a_cpu_model_is_a_mode_or_a_name(cpu: CpuSpec, mode: str | None, model: str | None) -> None:
@@ -103,14 +106,19 @@ def test_features_are_required_or_disabled() -> None:
     ]
 
 
-def test_a_screen_listens_on_loopback_only() -> None:
-    found = rendered(graphics=GraphicsSpec("vnc", keymap="sv", inputs=("tablet",))).find("devices/graphics")
+def test_a_screen_listens_nowhere_or_on_loopback() -> None:
+    screen = GraphicsSpec("vnc", keymap="sv", inputs=("tablet",))
+    found = rendered(graphics=screen).find("devices/graphics")
+    assert found is not None
+    assert found.get("listen") is None
+    assert [child.attrib for child in found] == [{"type": "none"}]
+    found = rendered(graphics=replace(screen, address="127.0.0.1")).find("devices/graphics")
     assert found is not None
     assert found.get("listen") == "127.0.0.1"
 
 
 def test_the_console_is_kept_in_a_file() -> None:
-    found = rendered(console_log=Path("/l")).find("devices/serial/log")
+    found = rendered(console_log=Path("/l"), devices=Devices(console="serial")).find("devices/serial/log")
     assert found is not None
     assert found.attrib == {"file": "/l", "append": "on"}
 

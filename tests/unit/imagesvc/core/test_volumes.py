@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from moln.compute.v1.template_pb2 import DiskDevice, DiskTemplate, VmTemplate
+from moln.compute.v1.template_pb2 import BootShape, DiskDevice, DiskTemplate, VmTemplate
 from moln.compute.v1.vm_pb2 import Volume
 from moln.image.v1.image_pb2 import ImageSpec, ImageState, ImageStatus
 from services.common.domain.reasons import Reason
@@ -22,7 +22,7 @@ def known(state: ImageState = ImageState.IMAGE_STATE_READY, message: str = "") -
 
 def only(disk: DiskTemplate, image: Known | None = None) -> Volume | Refused:
     found = volumes(VmTemplate(disks=[disk]), lambda _: image)
-    return found if isinstance(found, Refused) else found[0]
+    return found if isinstance(found, Refused) else found.disks[0]
 
 
 def test_a_disk_says_where_its_image_is() -> None:
@@ -68,4 +68,14 @@ def test_all_disks_or_none() -> None:
     assert isinstance(volumes(template, lambda _: None), Refused)
     found = volumes(template, lambda _: known())
     assert not isinstance(found, Refused)
-    assert [each.disk_id for each in found] == [0, 1]
+    assert [each.disk_id for each in found.disks] == [0, 1]
+
+
+def test_a_kernel_is_handed_on_as_it_is_and_must_be_raw() -> None:
+    template = VmTemplate(boot=BootShape(kernel_image_id=1, initrd_image_id=2))
+    found = volumes(template, lambda _: known()._replace(status=ImageStatus(format="raw", path="u1.raw")))
+    assert not isinstance(found, Refused)
+    assert (found.kernel.image_id, found.initrd.image_id, found.kernel.format) == (1, 2, "raw")
+    refused = volumes(template, lambda _: known())
+    assert isinstance(refused, Refused)
+    assert (refused.reason, refused.image_id) == (Reason.IMAGE_INVALID, 1)

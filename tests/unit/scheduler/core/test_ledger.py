@@ -53,8 +53,8 @@ class ImaginedStore:
     def desire(self, key: str, desired: vm_pb2.DesiredState) -> None:
         self.put(key, "intent", vm_pb2.VmIntent(uid=key, desired=desired))
 
-    def place(self, key: str, host_id: int, epoch: int, memory_mib: int = 1) -> None:
-        granted = vm_pb2.Granted(vcpus=1, cpu_percent=100, memory_mib=memory_mib)
+    def place(self, key: str, host_id: int, epoch: int, memory_mib: int = 1, **more: Any) -> None:
+        granted = vm_pb2.Granted(vcpus=1, cpu_percent=100, memory_mib=memory_mib, **more)
         self.put(key, "placement", vm_pb2.VmPlacement(uid=key, host_id=host_id, epoch=epoch, granted=granted))
 
 
