@@ -67,7 +67,7 @@ class Name(_ParamType):
         return [item for item in words if item.value.startswith(incomplete)]
 
 
-class _Parsed(_ParamType):
+class Parsed(_ParamType):
     """A value that a function parses, raising ValueError worded for the user."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
@@ -91,9 +91,9 @@ def _key_value(text: str) -> tuple[str, str]:
     return key, value
 
 
-SIZE = _Parsed("size", parse_mib)
-SECONDS = _Parsed("time", parse_seconds)
-KEY_VALUE = _Parsed("key=value", _key_value)
+SIZE = Parsed("size", parse_mib)
+SECONDS = Parsed("time", parse_seconds)
+KEY_VALUE = Parsed("key=value", _key_value)
 
 
 def list_options(function: F) -> F:

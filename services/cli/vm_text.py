@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 from moln.compute.v1.template_pb2 import OnHostLoss
-from moln.compute.v1.vm_pb2 import Vm
+from moln.compute.v1.vm_pb2 import OperationKind, Vm
 from moln.scheduler.v1.scheduler_service_pb2 import ExplainVmResponse
 from services.cli.printing import fields, section
 from services.cli.resources.vms import desired_of, phase_word, state_of, why
@@ -45,8 +46,23 @@ def _head(vm: Vm) -> Iterator[tuple[str, object]]:
     yield "on host loss", _ON_HOST_LOSS.get(shape.on_host_loss, "")
     yield "created", clock(vm.intent.create_time)
     yield "started", clock(vm.view.start_time) if vm.view.start_time.seconds else ""
+    yield "operation", _operation(vm)
     yield "labels", " ".join(f"{key}={value}" for key, value in sorted(shape.labels.items()))
+    yield "fields", " ".join(f"{key}={value}" for key, value in sorted(vm.spec.user_fields.items()))
     yield "description", shape.description
+
+
+def _operation(vm: Vm) -> str:
+    """What is in flight, or how the last operation failed."""
+    for slot in (vm.intent.operation, vm.intent.background):
+        if slot.id:
+            return f"{_kind(slot.kind)} is in flight ({slot.id})"
+    last = vm.intent.last_operation
+    return f"{_kind(last.kind)} failed: {last.reason}: {last.message}" if last.reason else ""
+
+
+def _kind(kind: int) -> str:
+    return OperationKind.Name(cast(OperationKind, kind)).removeprefix("OPERATION_KIND_").replace("_", " ").lower()
 
 
 def _explanation_lines(explanation: ExplainVmResponse | None) -> list[str]:

@@ -1,52 +1,61 @@
-"""`moln vm poweroff|resume|terminate|hold|release|wait|update`: what changes the state of VMs, and waits for it."""
+"""`moln vm poweroff|resume|suspend|stop|…`: what changes the state of VMs, now or at a time, and waits for it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import click
-from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
+from moln.compute.v1 import vm_service_pb2 as pb
 from moln.compute.v1.vm_pb2 import Vm, VmState
-from moln.compute.v1.vm_service_pb2 import (
-    HoldVmRequest,
-    PoweroffVmRequest,
-    ReleaseVmRequest,
-    ResumeVmRequest,
-    TerminateVmRequest,
-    UpdateVmRequest,
-)
-from services.cli.client import Client
 from services.cli.command_line import Command
 from services.cli.exits import CliError, Exit, usage
-from services.cli.options import KEY_VALUE, SECONDS, Name, confirm, filter_option, yes_option
-from services.cli.resources.vms import VMS, state_of
+from services.cli.moments import MOMENT, duration, stamp
+from services.cli.options import SECONDS, Name, confirm, filter_option, yes_option
+from services.cli.resources.hosts import HOSTS
+from services.cli.resources.vms import VMS
 from services.cli.session import Session
+from services.cli.vm_acting import WAIT_SECONDS, WAITABLE, act, chosen, named, wait_if
 from services.cli.waiting import wait_for_all
 
 F = TypeVar("F", bound=Callable[..., Any])
-WAIT_SECONDS = 120.0
-AT_A_TIME = 16
-_PREFIX = "VM_STATE_"
-_WAITABLE = {
-    name.removeprefix(_PREFIX).lower().replace("_", "-"): cast(VmState, number)
-    for name, number in VmState.items()
-    if number
-}
 
 
 def _verb_options(function: F) -> F:
     for option in (
         click.option("--timeout", type=SECONDS, default=WAIT_SECONDS, metavar="TIME", help="How long (default 2m)."),
         click.option("--wait", is_flag=True, help="Return when it is done."),
+        click.option("--every", type=SECONDS, metavar="TIME", help="Again and again, for example 24h; with --at."),
+        click.option("--at", "moment", type=MOMENT, metavar="TIME", help="Later: 18:30, 2026-12-24T18:30, or +2h."),
         filter_option("instead of names: label.tier=front"),
         click.argument("vms", type=Name("vm"), nargs=-1),
     ):
         function = option(function)
     return function
+
+
+def _do(
+    session: Session, verb: str, method: str, build: Callable[[Vm], Message], reached: VmState, flags: dict[str, Any],
+    found: Sequence[Vm] | None = None,
+) -> None:  # fmt: skip
+    """Asks for a verb now, or schedules it."""
+    vms = found if found is not None else chosen(session.client, flags["vms"], flags["condition"])
+    if flags["moment"] is None and flags["every"] is None:
+        act(session.client, method, [build(vm) for vm in vms], vms)
+        wait_if(session.client, vms, reached, flags["timeout"] if flags["wait"] else 0)
+        return
+    if flags["moment"] is None or flags["wait"]:
+        raise usage("--every goes with --at, the first time" if flags["moment"] is None else "--at does not wait")
+    requests = []
+    for vm in vms:
+        request = pb.ScheduleVmVerbRequest(id=vm.id, verb=verb, time=stamp(flags["moment"]))
+        request.is_hard = getattr(build(vm), "is_hard", False)
+        if flags["every"]:
+            request.interval.CopyFrom(duration(flags["every"]))
+        requests.append(request)
+    act(session.client, "ScheduleVmVerb", requests, vms, done=f"will {verb} at {stamp(flags['moment']).ToJsonString()}")
 
 
 @click.command(
@@ -55,16 +64,16 @@ def _verb_options(function: F) -> F:
     examples="""
     moln vm poweroff web
     moln vm poweroff web db --hard --wait
+    moln vm poweroff web --at 18:30 --every 24h
     """,
 )
 @_verb_options
 @click.option("--hard", is_flag=True, help="Pull the plug instead of asking the guest.")
 @click.pass_obj
-def poweroff(session: Session, vms: Sequence[str], condition: str, wait: bool, timeout: float, hard: bool) -> None:
+def poweroff(session: Session, /, hard: bool, **flags: Any) -> None:
     """Shuts guests down; host, addresses and disks stay reserved."""
-    found = _chosen(session.client, vms, condition)
-    _act(session.client, "PoweroffVm", [PoweroffVmRequest(id=vm.id, is_hard=hard) for vm in found], found)
-    _wait_if(session.client, found, VmState.VM_STATE_POWERED_OFF, timeout if wait else 0)
+    build = lambda vm: pb.PoweroffVmRequest(id=vm.id, is_hard=hard)  # noqa: E731  named by the argument it becomes
+    _do(session, "poweroff", "PoweroffVm", build, VmState.VM_STATE_POWERED_OFF, flags)
 
 
 @click.command(
@@ -72,15 +81,58 @@ def poweroff(session: Session, vms: Sequence[str], condition: str, wait: bool, t
     cls=Command,
     examples="""
     moln vm resume web --wait
+    moln vm resume web --at 07:00 --every 24h
     """,
 )
 @_verb_options
 @click.pass_obj
-def resume(session: Session, vms: Sequence[str], condition: str, wait: bool, timeout: float) -> None:
-    """Starts VMs again that are off."""
-    found = _chosen(session.client, vms, condition)
-    _act(session.client, "ResumeVm", [ResumeVmRequest(id=vm.id) for vm in found], found)
-    _wait_if(session.client, found, VmState.VM_STATE_RUNNING, timeout if wait else 0)
+def resume(session: Session, /, **flags: Any) -> None:
+    """Starts VMs again that are off, suspended, stopped or undeployed."""
+    _do(session, "resume", "ResumeVm", lambda vm: pb.ResumeVmRequest(id=vm.id), VmState.VM_STATE_RUNNING, flags)
+
+
+@click.command(
+    "suspend",
+    cls=Command,
+    examples="""
+    moln vm suspend web --wait
+    """,
+)
+@_verb_options
+@click.pass_obj
+def suspend(session: Session, /, **flags: Any) -> None:
+    """Saves guests' memory on their hosts; a resume goes on where they were. Room on the host stays reserved."""
+    _do(session, "suspend", "SuspendVm", lambda vm: pb.SuspendVmRequest(id=vm.id), VmState.VM_STATE_SUSPENDED, flags)
+
+
+@click.command(
+    "stop",
+    cls=Command,
+    examples="""
+    moln vm stop web --wait
+    """,
+)
+@_verb_options
+@click.pass_obj
+def stop(session: Session, /, **flags: Any) -> None:
+    """Saves memory and disks to the datastore and releases the hosts; a resume goes on elsewhere."""
+    _do(session, "stop", "StopVm", lambda vm: pb.StopVmRequest(id=vm.id), VmState.VM_STATE_STOPPED, flags)
+
+
+@click.command(
+    "undeploy",
+    cls=Command,
+    examples="""
+    moln vm undeploy web --wait
+    """,
+)
+@_verb_options
+@click.option("--hard", is_flag=True, help="Pull the plug instead of asking the guest.")
+@click.pass_obj
+def undeploy(session: Session, /, hard: bool, **flags: Any) -> None:
+    """Shuts guests down, brings their disks to the datastore and releases the hosts."""
+    build = lambda vm: pb.UndeployVmRequest(id=vm.id, is_hard=hard)  # noqa: E731  named by the argument it becomes
+    _do(session, "undeploy", "UndeployVm", build, VmState.VM_STATE_UNDEPLOYED, flags)
 
 
 @click.command(
@@ -95,14 +147,12 @@ def resume(session: Session, vms: Sequence[str], condition: str, wait: bool, tim
 @click.option("--hard", is_flag=True, help="Pull the plug instead of asking the guest first.")
 @yes_option
 @click.pass_obj
-def terminate(
-    session: Session, vms: Sequence[str], condition: str, wait: bool, timeout: float, hard: bool, yes: bool
-) -> None:
+def terminate(session: Session, /, hard: bool, yes: bool, **flags: Any) -> None:
     """Ends VMs for good: destroys the guests, erases their disks, gives back their addresses."""
-    found = _chosen(session.client, vms, condition)
-    confirm(f"Terminate {_named(found)}? Their disks are erased.", yes=yes)
-    _act(session.client, "TerminateVm", [TerminateVmRequest(id=vm.id, is_hard=hard) for vm in found], found)
-    _wait_if(session.client, found, VmState.VM_STATE_DONE, timeout if wait else 0)
+    found = chosen(session.client, flags["vms"], flags["condition"])
+    confirm(f"Terminate {named(found)}? Their disks are erased.", yes=yes)
+    build = lambda vm: pb.TerminateVmRequest(id=vm.id, is_hard=hard)  # noqa: E731  named by the argument it becomes
+    _do(session, "terminate", "TerminateVm", build, VmState.VM_STATE_DONE, flags, found)
 
 
 @click.command(
@@ -114,11 +164,9 @@ def terminate(
 )
 @_verb_options
 @click.pass_obj
-def hold(session: Session, vms: Sequence[str], condition: str, wait: bool, timeout: float) -> None:
+def hold(session: Session, /, **flags: Any) -> None:
     """Holds pending VMs: they are not placed until released."""
-    found = _chosen(session.client, vms, condition)
-    _act(session.client, "HoldVm", [HoldVmRequest(id=vm.id) for vm in found], found)
-    _wait_if(session.client, found, VmState.VM_STATE_HELD, timeout if wait else 0)
+    _do(session, "hold", "HoldVm", lambda vm: pb.HoldVmRequest(id=vm.id), VmState.VM_STATE_HELD, flags)
 
 
 @click.command(
@@ -130,11 +178,62 @@ def hold(session: Session, vms: Sequence[str], condition: str, wait: bool, timeo
 )
 @_verb_options
 @click.pass_obj
-def release(session: Session, vms: Sequence[str], condition: str, wait: bool, timeout: float) -> None:
+def release(session: Session, /, **flags: Any) -> None:
     """Releases held VMs to be placed."""
-    found = _chosen(session.client, vms, condition)
-    _act(session.client, "ReleaseVm", [ReleaseVmRequest(id=vm.id) for vm in found], found)
-    _wait_if(session.client, found, VmState.VM_STATE_RUNNING, timeout if wait else 0)
+    _do(session, "release", "ReleaseVm", lambda vm: pb.ReleaseVmRequest(id=vm.id), VmState.VM_STATE_RUNNING, flags)
+
+
+@click.command(
+    "deploy",
+    cls=Command,
+    examples="""
+    moln vm deploy web node-2 --wait
+    """,
+)
+@click.argument("vm", type=Name("vm"))
+@click.argument("host", type=Name("host"))
+@click.option("--wait", is_flag=True, help="Return when it runs.")
+@click.option("--timeout", type=SECONDS, default=WAIT_SECONDS, metavar="TIME", help="How long (default 2m).")
+@click.pass_obj
+def deploy(session: Session, vm: str, host: str, wait: bool, timeout: float) -> None:
+    """Places a VM that has no host on this one, and on no other."""
+    found = [VMS.find(session.client, vm)]
+    host_id = HOSTS.id_of(session.client, host)
+    act(session.client, "DeployVm", [pb.DeployVmRequest(id=found[0].id, host_id=host_id)], found)
+    wait_if(session.client, found, VmState.VM_STATE_RUNNING, timeout if wait else 0)
+
+
+_ACTIONS = {
+    "retry": pb.RECOVER_ACTION_RETRY,
+    "success": pb.RECOVER_ACTION_SUCCESS,
+    "failure": pb.RECOVER_ACTION_FAILURE,
+    "delete": pb.RECOVER_ACTION_DELETE,
+}
+
+
+@click.command(
+    "recover",
+    cls=Command,
+    examples="""
+    moln vm recover web
+    moln vm recover web --as failure
+    moln vm recover web --as delete --yes
+    """,
+)
+@click.argument("vms", type=Name("vm"), nargs=-1)
+@filter_option("instead of names: state=FAILED")
+@click.option(
+    "--as", "action", type=click.Choice(list(_ACTIONS)), default="retry", show_default=True,
+    help="retry: at once · success: what was to be done was done by hand · failure: give up what is wanted · delete.",
+)  # fmt: skip
+@yes_option
+@click.pass_obj
+def recover(session: Session, vms: Sequence[str], condition: str, action: str, yes: bool) -> None:
+    """Gets VMs out of what they are stuck in."""
+    found = chosen(session.client, vms, condition)
+    if action == "delete":
+        confirm(f"Delete {named(found)}? Their disks are erased.", yes=yes)
+    act(session.client, "RecoverVm", [pb.RecoverVmRequest(id=vm.id, action=_ACTIONS[action]) for vm in found], found)
 
 
 @click.command(
@@ -149,15 +248,15 @@ def release(session: Session, vms: Sequence[str], condition: str, wait: bool, ti
 @click.argument("vms", type=Name("vm"), nargs=-1)
 @filter_option("instead of names: label.tier=front")
 @click.option(
-    "--for", "state", type=click.Choice(list(_WAITABLE), case_sensitive=False), default="running", help="State."
+    "--for", "state", type=click.Choice(list(WAITABLE), case_sensitive=False), default="running", help="State."
 )
 @click.option("--timeout", type=SECONDS, default=WAIT_SECONDS, metavar="TIME", help="How long (default 2m).")
 @click.pass_obj
 def wait(session: Session, vms: Sequence[str], condition: str, state: str, timeout: float) -> None:
     """Waits until VMs are in a state (default: running). Exits 3, with the reason, when time is up."""
-    wanted = _WAITABLE[state]
+    wanted = WAITABLE[state]
     try:
-        found = _chosen(session.client, vms, condition)
+        found = chosen(session.client, vms, condition)
     except CliError as err:
         if err.code is Exit.NOT_FOUND and wanted == VmState.VM_STATE_DONE:
             click.echo(f"{' '.join(vms)}: gone")
@@ -167,89 +266,6 @@ def wait(session: Session, vms: Sequence[str], condition: str, state: str, timeo
         click.echo(f"{VMS.title(vm)} is {state.upper().replace('-', '_')}")
 
 
-@click.command(
-    "update",
-    cls=Command,
-    examples="""
-    moln vm update web --name web-old
-    moln vm update web --label tier=front --label zone=a
-    """,
-)
-@click.argument("vm", type=Name("vm"))
-@click.option("--name", help="New name.")
-@click.option("--description", help="New description.")
-@click.option("--label", type=KEY_VALUE, multiple=True, metavar="KEY=VALUE", help="Label to set; KEY= removes it.")
-@click.pass_obj
-def update(
-    session: Session, vm: str, name: str | None, description: str | None, label: Sequence[tuple[str, str]]
-) -> None:
-    """Changes name, description or labels."""
-    found = VMS.find(session.client, vm)
-    request = UpdateVmRequest(id=found.id, spec=found.spec, etag=found.view.etag, update_mask=FieldMask())
-    if name is not None:
-        request.spec.name = name
-        request.update_mask.paths.append("name")
-    if description is not None:
-        request.spec.template.description = description
-        request.update_mask.paths.append("template.description")
-    if label:
-        _set_labels(request.spec.template.labels, label)
-        request.update_mask.paths.append("template.labels")
-    if not request.update_mask.paths:
-        raise usage("nothing to change: give --name, --description or --label")
-    click.echo(f"changed {VMS.title(session.client.unary(VMS.path('UpdateVm'), request, Vm))}")
-
-
-def _set_labels(labels: Any, changes: Sequence[tuple[str, str]]) -> None:
-    for key, value in changes:
-        if value:
-            labels[key] = value
-        else:
-            labels.pop(key, None)
-
-
-def _chosen(client: Client, names: Sequence[str], condition: str) -> Sequence[Vm]:
-    """The VMs that the user named, or that meet the filter."""
-    if bool(names) == bool(condition):
-        raise usage("name the VMs, or choose them with --filter" + (" (not both)" if names else ""))
-    found = tuple(VMS.list(client, condition)) if condition else VMS.find_all(client, names)
-    if not found:
-        raise CliError(f"no VM meets '{condition}'", Exit.NOT_FOUND)
-    return found
-
-
-def _act(client: Client, method: str, requests: Sequence[Message], vms: Sequence[Vm]) -> None:
-    """Asks for each, several at a time; one that is refused does not keep the others from it."""
-
-    def ask(request: Message, vm: Vm) -> Vm | CliError:
-        try:
-            return client.unary(VMS.path(method), request, Vm)
-        except CliError as err:
-            return CliError(f"{VMS.title(vm)}: {err.message}", err.code, reason=err.reason)
-
-    errors: list[CliError] = []
-    with ThreadPoolExecutor(AT_A_TIME) as pool:
-        for after in pool.map(ask, requests, vms):
-            if isinstance(after, CliError):
-                errors.append(after)
-            else:
-                click.echo(f"{VMS.title(after)} is {state_of(after)}")
-    if errors:
-        raise CliError("\nmoln: ".join(error.message for error in errors), errors[0].code, reason=errors[0].reason)
-
-
-def _wait_if(client: Client, vms: Sequence[Vm], state: VmState, seconds: float) -> None:
-    if not seconds:
-        return
-    after = wait_for_all(client, vms, state, seconds)
-    word = VmState.Name(state).removeprefix(_PREFIX)
-    click.echo(f"{VMS.title(after[0])} is {word}" if len(after) == 1 else f"all {len(after)} are {word}")
-
-
-def _named(vms: Sequence[Vm]) -> str:
-    if len(vms) > 5:
-        return f"{len(vms)} VMs, from {VMS.title(vms[0])} to {VMS.title(vms[-1])}"
-    return ", ".join(VMS.title(vm) for vm in vms)
-
-
-COMMANDS = (poweroff, resume, terminate, hold, release, wait, update)
+COMMANDS = (
+    poweroff, resume, suspend, stop, undeploy, terminate, hold, release, deploy, recover, wait,
+)  # fmt: skip
