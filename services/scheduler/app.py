@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gc
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from typing import Final
 
 from moln.scheduler.v1 import scheduler_service_pb2_grpc
 from services.common.domain.keys import KEYS
 from services.common.rpc import RpcServer, read_service_secret, secret_gate
 from services.common.runtime import Background, Run
-from services.common.store import KeyTable, ProcessInfo, Store
+from services.common.store import ProcessInfo, Store
 from services.common.version import version
 from services.scheduler.controllers.placement import Placement
 from services.scheduler.metrics import SchedulerMetrics
@@ -22,16 +21,11 @@ LEADER: Final = "scheduler"
 GC_THRESHOLDS: Final = (50_000, 20, 50)
 """What lives here for long (entries, records) is in no cycles, and there is much of it: look through it rarely."""
 KINDS: dict[str, frozenset[str] | None] = {
-    "vm": frozenset({"spec", "intent", "placement", "status"}),
+    "vm": frozenset({"spec", "intent", "placement", "volumes", "status"}),
     "host": frozenset({"spec", "inventory", "liveness"}),
     "cluster": None,
 }
 """What the scheduler's cache holds."""
-
-TABLE = KeyTable(
-    replace(row, revision_only=True) if (row.kind, row.part) == ("vm", "status/*") else row for row in KEYS
-)
-"""The key table; of what nodes see of VMs only the presence matters here, so it is not even parsed."""
 
 
 async def main(settings: SchedulerSettings, run: Run) -> None:
@@ -44,7 +38,7 @@ async def main(settings: SchedulerSettings, run: Run) -> None:
     process = ProcessInfo(LEADER, advertised, version(), run.metrics_address)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
-            await Store.open(settings.store(), keys=TABLE, kinds=KINDS, process=process)
+            await Store.open(settings.store(), keys=KEYS, kinds=KINDS, process=process)
         )
         placement = Placement(store, SchedulerMetrics(run.metrics), run.clock)
         servicer = SchedulerServicer(store, placement)

@@ -180,6 +180,8 @@ def _seen(intent: vm_pb2.VmIntent, status: vm_pb2.VmStatus, host_id: int) -> Vie
     phase = status.phase
     state = _PASSING.get(phase)
     if state is not None:
+        if phase == vm_pb2.VM_PHASE_READY:
+            return View(state, host_id, "", "it is on its new host, and is about to go on", status.since)
         retry = status.not_before if phase == vm_pb2.VM_PHASE_FAILED and status.HasField("not_before") else None
         return View(state, host_id, status.reason, status.message, status.since, retry)
     rest = _AT_REST.get(phase)

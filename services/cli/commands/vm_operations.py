@@ -165,13 +165,15 @@ def detach_nic(session: Session, /, vm: str, nic: int, **flags: Any) -> None:
     """,
 )
 @one_vm
-@click.option("--vcpus", type=click.IntRange(1, 512), default=0, help="Virtual CPUs.")
-@click.option("--cpu-percent", type=click.IntRange(1, 51_200), default=0, help="Share of one core, in percent.")
-@click.option("--memory", type=SIZE, default=0, help="Memory, for example 4G.")
+@click.option("--vcpus", type=click.IntRange(1, 512), help="Virtual CPUs.")
+@click.option("--cpu-percent", type=click.IntRange(1, 51_200), help="Share of one core, in percent.")
+@click.option("--memory", type=SIZE, help="Memory, for example 4G.")
 @click.pass_obj
-def resize(session: Session, /, vm: str, vcpus: int, cpu_percent: int, memory: int, **flags: Any) -> None:
+def resize(
+    session: Session, /, vm: str, vcpus: int | None, cpu_percent: int | None, memory: int | None, **flags: Any
+) -> None:
     """Changes CPU and memory: at once where the guest allows it, else at its next start."""
-    size = VmSize(vcpus=vcpus, cpu_percent=cpu_percent, memory_mib=memory)
+    size = VmSize(vcpus=vcpus or 0, cpu_percent=cpu_percent or 0, memory_mib=memory or 0)
     if size == VmSize():
         raise usage("nothing to change: give --vcpus, --cpu-percent or --memory")
     ask(session, vm, "ResizeVm", lambda found: pb.ResizeVmRequest(id=found.id, size=size), flags)

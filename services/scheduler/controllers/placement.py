@@ -79,7 +79,7 @@ class Term:
         vms, records = self._vms, self.ledger.vms
         for change in changes:
             if change.kind == "vm":
-                if change.part[:7] == _STATUS and not self._is_news(change):
+                if not self._is_news(change):
                     continue
                 record = records.get(change.id)
                 if record is None or not record.is_busy:
@@ -91,8 +91,12 @@ class Term:
         self._loop.wake()
 
     def _is_news(self, change: Change) -> bool:
-        """What a node reports matters where it ends or begins, of VMs on their way, and when it keeps failing."""
-        if change.new is None or change.old is None or change.id in self.ledger.moving:
+        """What a node reports matters where it ends or begins, of VMs on their way, and when it keeps failing; and of
+        volumes, that they are in a datastore.
+        """
+        if change.part == "volumes":
+            return change.new is not None and change.new.value is not None and change.new.value.is_in_datastore
+        if change.part[:7] != _STATUS or change.new is None or change.old is None or change.id in self.ledger.moving:
             return True
         status = change.new.value
         return status is not None and status.failures >= MOST_FAILURES and status.phase == vm_pb2.VM_PHASE_FAILED

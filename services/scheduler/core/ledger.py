@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from moln.compute.v1 import host_pb2, template_pb2, vm_pb2
 from services.common.domain.errors import MolnError
 from services.common.domain.reasons import Reason
-from services.scheduler.core.amounts import Amounts, Integers
+from services.scheduler.core.amounts import KIB_PER_MIB, Amounts, Integers
 from services.scheduler.core.columns import HostColumns
 from services.scheduler.core.devices import Grant, Wish, grant_of
 from services.scheduler.core.hosts import HostFacts
@@ -154,14 +154,14 @@ class Ledger:
         row, facts = self.columns.row(record.host_id), self.columns.facts(record.host_id)
         if row is None or facts is None:
             return Why(Reason.HOST_SILENT, "its host is not known")
-        for index, (name, unit) in enumerate((("CPU", "%"), ("memory", "KiB"), ("disk", "MiB"))):
+        for index, (name, unit, size) in enumerate(_UNITS):
             free = int(self.columns.total[index][row] - self.columns.used[index][row])
             more = amounts[index] - record.held[index]
             if more > 0 and more > free:
                 return Why(
                     Reason.NO_HOST_FITS,
-                    f"host {facts.name} has {max(0, free)} {unit} of {name} left, and {more} more are needed; move the "
-                    "VM to a larger host first, or ask for less",
+                    f"host {facts.name} has {max(0, free) // size} {unit} of {name} left, and {more // size} more are "
+                    "needed; move the VM to a larger host first, or ask for less",
                 )
         return FITS
 
@@ -338,6 +338,7 @@ class Ledger:
         return found
 
 
+_UNITS = (("CPU", "%", 1), ("memory", "MiB", KIB_PER_MIB), ("disk", "MiB", 1))
 _OFF_HOST = frozenset({vm_pb2.DESIRED_STATE_STOPPED, vm_pb2.DESIRED_STATE_UNDEPLOYED})
 COSTS_CAPACITY = frozenset(
     {vm_pb2.OPERATION_KIND_ATTACH_DISK, vm_pb2.OPERATION_KIND_RESIZE, vm_pb2.OPERATION_KIND_RESIZE_DISK}

@@ -144,6 +144,11 @@ class Acts:
         if operation is None:
             return Outcome(False, Reason.INTERNAL, "an operation was asked for without one", "operate")
         facts = _FACTS.get(operation.kind, _no_facts)(work)
+        if isinstance(facts, VmStatus):
+            for snapshot in facts.snapshots:
+                if not snapshot.HasField("time"):
+                    snapshot.time.FromMilliseconds(int(now * 1000))
+                    snapshot.has_memory = guest.is_running
         if isinstance(facts, Outcome):
             return facts
         if operation.id not in guest.operations:
