@@ -51,6 +51,7 @@ from services.api.usecases.events import Events
 from services.api.usecases.host_scripts import HostScripts
 from services.api.usecases.host_watches import HostWatches
 from services.api.usecases.hosts import Hosts
+from services.api.usecases.insides import Insides
 from services.api.usecases.operation_views import OperationViews
 from services.api.usecases.schedules import Schedules
 from services.api.usecases.streams import Streams
@@ -221,6 +222,7 @@ def _add_vms(
         waiting,
         VmWatches(store, cloud, streams),
         Consoles(vms, tunnels),
+        Insides(vms, tunnels),
     )
     add_raw(server, vm_service_pb2_grpc.add_VmServiceServicer_to_server, servicer)
 

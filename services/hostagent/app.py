@@ -122,7 +122,7 @@ class _Agent:
         )  # fmt: skip
         self.link = Link(identity.addresses, lambda to: _dial(settings, to), self.session, self._metrics)
         self._background = Background()
-        self.tunnels = Tunnels(driver, lambda to: _dial(settings, to), self._background)
+        self.tunnels = Tunnels(driver, driver.inside, lambda to: _dial(settings, to), self._background)
 
     async def run(self, stack: AsyncExitStack) -> None:
         """Adopts what runs, connects, and works until the process is asked to stop."""
