@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,12 @@ def boot(stack: Stack, folder: Path) -> Iterator[Boot]:
     yield booted
     for machine in machines:
         machine.close()
-    stack.run("vm", "terminate", "--filter", "name=*", "--hard", "--yes")
-    for machine in machines:
-        stack.run("host", "fence", machine.name, "--confirmed")
+    for machine in machines:  # too many that are silent at once would suspend the watchdogs of the next test
+        eventually_sync(partial(_is_written_off, stack, machine.name), what=f"{machine.name} is written off")
+
+
+def _is_written_off(stack: Stack, name: str) -> bool:
+    return stack.run("host", "fence", name, "--confirmed").returncode == 0
 
 
 def with_fence(stack: Stack, machine: Machine) -> Path:
