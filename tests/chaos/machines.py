@@ -52,7 +52,15 @@ class Machine:
             self._fifo.unlink(missing_ok=True)
             os.mkfifo(self._fifo)
             self._hardware = Hardware(self._fifo, self._reset)
-        command: list[str | Path] = [sys.executable, "-m", "services.hostagent", "--state", self._folder, "--driver", "sim"]
+        command: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "services.hostagent",
+            "--state",
+            self._folder,
+            "--driver",
+            "sim",
+        ]
         command += ["--join", self._token, "--api", self.proxy.address]
         self._child = self._stack.processes.start(
             command, env=self._settings(ready), cwd=ROOT, name=f"{self.name}-agent"
