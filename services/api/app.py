@@ -54,6 +54,7 @@ from services.api.usecases.hosts import Hosts
 from services.api.usecases.insides import Insides
 from services.api.usecases.operation_views import OperationViews
 from services.api.usecases.schedules import Schedules
+from services.api.usecases.scrape_targets import PATH, ScrapeTargets
 from services.api.usecases.streams import Streams
 from services.api.usecases.templates import Templates
 from services.api.usecases.usages import Usages
@@ -123,6 +124,7 @@ async def main(settings: Settings, run: Run) -> None:
         stack.push_async_callback(forwarder.close)
         _forward(server, forwarder)
         book = _add_monitoring(server, settings, store, cloud, gateway, streams, stack)
+        run.pages[PATH] = ScrapeTargets(cloud).document
         _measure(run, cloud, gateway, store, book)
 
         await stack.enter_async_context(nodes)
