@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import subprocess
@@ -59,7 +60,7 @@ class Watched:
         for number in range(guests):
             self.stack.moln("vm", "create", "web", "--memory", "64M", "--no-net", "--wait")
             counted = f"moln_api_vm_start_seconds_count > {number}"
-            eventually_sync(lambda query=counted: self.series(query), what="it is counted", within=PATIENCE)
+            eventually_sync(functools.partial(self.series, counted), what="it is counted", within=PATIENCE)
 
 
 def rules(name: str) -> list[dict[str, Any]]:
