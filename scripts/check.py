@@ -78,7 +78,7 @@ def documents() -> bool:
     """Whether the generated documents are what their generator would write now."""
     if not (ROOT / "scripts" / "docs.py").exists():
         return True
-    return tool("python", "-m", "scripts.docs", "--check")
+    return tool("python", "-m", "scripts.docs", "--check") and tool("python", "-m", "scripts.dashboards", "--check")
 
 
 STEPS = (

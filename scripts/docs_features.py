@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from services.hostagent.drivers.libvirt.compose.support import CANNOT
-from services.hostagent.drivers.libvirt.features import HYPERVISORS, SHAPES
+from services.hostagent.drivers.libvirt.features import HYPERVISORS, INSIDE, SHAPES
 
 Table = Callable[[Sequence[str], Sequence[Sequence[str]]], list[str]]
 PROOFS = ("run", "defined", "schema")
 """Best first."""
+KNOWN = {*SHAPES, *INSIDE, *HYPERVISORS}
 FOLDERS = ("tests/unit/hostagent/libvirt", "tests/integration/hostagent/libvirt", "tests/e2e")
 
 
@@ -33,7 +34,7 @@ def proofs(root: Path) -> Mapping[str, tuple[str, str]]:
     """Feature → its best proof, and the test that gives it. Raises ValueError for a mark that names nothing known."""
     found: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for name, proof, test in marks(root):
-        if proof not in PROOFS or (name != "*" and name not in SHAPES and name not in HYPERVISORS):
+        if proof not in PROOFS or (name != "*" and name not in KNOWN):
             raise ValueError(f"{test}: the mark feature({name!r}, {proof!r}) names no feature or no proof")
         for feature in SHAPES if name == "*" else (name,):
             found[feature].append((PROOFS.index(proof), test))
@@ -54,6 +55,10 @@ def features(root: Path, table: Table) -> list[str]:
         *table(
             ("feature", "in a template", "proof", "by"), [_row(name, said, proven) for name, said in SHAPES.items()]
         ),
+        "",
+        "## Looking inside, on QEMU and KVM",
+        "",
+        *table(("what", "how", "proof", "by"), [_row(name, said, proven) for name, said in INSIDE.items()]),
         "",
         "## Other hypervisors",
         "",

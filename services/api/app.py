@@ -51,8 +51,10 @@ from services.api.usecases.events import Events
 from services.api.usecases.host_scripts import HostScripts
 from services.api.usecases.host_watches import HostWatches
 from services.api.usecases.hosts import Hosts
+from services.api.usecases.insides import Insides
 from services.api.usecases.operation_views import OperationViews
 from services.api.usecases.schedules import Schedules
+from services.api.usecases.scrape_targets import PATH, ScrapeTargets
 from services.api.usecases.streams import Streams
 from services.api.usecases.templates import Templates
 from services.api.usecases.usages import Usages
@@ -73,6 +75,7 @@ from services.common.runtime.listen import TlsFiles, tls_files
 from services.common.runtime.loop import Loop
 from services.common.runtime.service import Run
 from services.common.store import ProcessInfo, Store, StoreSettings
+from services.common.store.metrics import StoreMetrics
 from services.common.version import version
 
 GC_THRESHOLDS = (50_000, 20, 50)
@@ -93,7 +96,7 @@ async def main(settings: Settings, run: Run) -> None:
         node_address = str(nodes.listen(settings.node_listen, tls=_node_tls(settings), what="node_listen"))
         public, public_node = settings.advertise or address, settings.node_advertise or node_address
 
-        store = await stack.enter_async_context(await _open_store(settings, public, run.metrics_address))
+        store = await stack.enter_async_context(await _open_store(settings, public, run))
         cloud = CloudIndex(store)
         cloud.start()
         log = open_history(settings.state_dir / "history", settings.history_max_mib << 20, store.cache.revision)
@@ -121,7 +124,8 @@ async def main(settings: Settings, run: Run) -> None:
         stack.push_async_callback(forwarder.close)
         _forward(server, forwarder)
         book = _add_monitoring(server, settings, store, cloud, gateway, streams, stack)
-        _measure(run, cloud, gateway, store)
+        run.pages[PATH] = ScrapeTargets(cloud).document
+        _measure(run, cloud, gateway, store, book)
 
         await stack.enter_async_context(nodes)
         await stack.enter_async_context(server)
@@ -172,8 +176,8 @@ class _Revision:
         return self.store.cache.revision if self.store is not None else 0
 
 
-async def _open_store(settings: Settings, address: str, metrics_address: str) -> Store:
-    return await Store.open(
+async def _open_store(settings: Settings, address: str, run: Run) -> Store:
+    store = await Store.open(
         StoreSettings(
             endpoints=settings.etcd_endpoints,
             ca_file=settings.etcd_ca,
@@ -182,8 +186,10 @@ async def _open_store(settings: Settings, address: str, metrics_address: str) ->
         ),
         keys=KEYS,
         kinds=KINDS,
-        process=ProcessInfo("api", address, version(), metrics_address),
+        process=ProcessInfo("api", address, version(), run.metrics_address),
     )
+    StoreMetrics(run.metrics, store)
+    return store
 
 
 def _tls(settings: Settings) -> TlsFiles | None:
@@ -221,6 +227,7 @@ def _add_vms(
         waiting,
         VmWatches(store, cloud, streams),
         Consoles(vms, tunnels),
+        Insides(vms, tunnels),
     )
     add_raw(server, vm_service_pb2_grpc.add_VmServiceServicer_to_server, servicer)
 
@@ -263,9 +270,9 @@ def _add_monitoring(
     return book
 
 
-def _measure(run: Run, cloud: CloudIndex, gateway: NodeGateway, store: Store) -> None:
-    ApiMetrics(run.metrics, cloud)
-    run.metrics.collector(CloudCollector(cloud, gateway, store))
+def _measure(run: Run, cloud: CloudIndex, gateway: NodeGateway, store: Store, book: SampleBook) -> None:
+    unsettled = ApiMetrics(run.metrics, cloud).unsettled
+    run.metrics.collector(CloudCollector(cloud, gateway, store, unsettled, book))
 
 
 def _lead(

@@ -59,16 +59,25 @@ class Client:
         self._patience = patience
         self._channel = _dial(cloud)
 
-    def unary(self, path: str, request: Message, reply: type[M], *, seconds: float = UNARY_SECONDS) -> M:
-        """Calls and returns the answer. Must be safe to repeat: creations carry a request id."""
+    def unary(
+        self,
+        path: str,
+        request: Message,
+        reply: type[M],
+        *,
+        seconds: float = UNARY_SECONDS,
+        is_repeatable: bool = True,
+    ) -> M:
+        """Calls and returns the answer. Creations carry a request id and so may be repeated; what must not says so."""
         call = self._channel.unary_unary(path, request_serializer=_to_bytes, response_deserializer=reply.FromString)
         pause = FIRST_PAUSE_SECONDS
-        for attempt in range(self._patience + 1):
+        patience = self._patience if is_repeatable else 0
+        for attempt in range(patience + 1):
             try:
                 answer, state = call.with_call(request, timeout=seconds, metadata=self._metadata())
             except grpc.RpcError as err:
                 failure = decode(err)
-                if attempt == self._patience or not self._passes_by_itself(failure, attempt):
+                if attempt == patience or not self._passes_by_itself(failure, attempt):
                     raise to_cli_error(failure, self.cloud.endpoint) from err
                 time.sleep(pause)
                 pause *= 2

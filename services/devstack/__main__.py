@@ -25,7 +25,9 @@ async def _up(arguments: argparse.Namespace) -> int:
     if arguments.detach:
         await control.start_detached(folder, _flags(arguments), _say)
         return 0
-    wishes = Wishes(arguments.sim_hosts, arguments.keep_guests, arguments.real_host, arguments.name)
+    wishes = Wishes(
+        arguments.sim_hosts, arguments.keep_guests, arguments.real_host, arguments.name, arguments.monitoring
+    )
     await run_stack(folder, wishes, _say)
     return 0
 
@@ -37,6 +39,7 @@ def _flags(arguments: argparse.Namespace) -> list[str]:
         *(("--keep-guests",) if arguments.keep_guests else ()),
         *_real_host_flag(arguments.real_host),
         *(("--name", arguments.name) if arguments.name else ()),
+        *(("--monitoring",) if arguments.monitoring else ()),
     ]
 
 
@@ -73,6 +76,7 @@ def _parse(words: list[str]) -> argparse.Namespace:
     up.add_argument("--keep-guests", action="store_true")
     up.add_argument("--real-host", action=argparse.BooleanOptionalAction)
     up.add_argument("--name", default="")
+    up.add_argument("--monitoring", action="store_true")
     down = _verb(verbs, "down", _down)
     down.add_argument("--purge", action="store_true")
     status = _verb(verbs, "status", _status)

@@ -9,7 +9,7 @@ LOOPBACK = "127.0.0.1"
 DEFAULTS = {
     "api": 2632, "nodes": 2634, "imagesvc": 2635, "netsvc": 2636, "scheduler": 2637,
     "api-metrics": 9632, "scheduler-metrics": 9633, "imagesvc-metrics": 9634, "netsvc-metrics": 9635,
-    "node-metrics": 9640, "sim-metrics": 9641,
+    "node-metrics": 9640, "sim-metrics": 9641, "prometheus": 9690,
 }  # fmt: skip
 
 

@@ -30,6 +30,7 @@ from services.devstack.networks import choose_network
 from services.devstack.nodes import NodePlan, look, real_plan, sim_plan, sudo_words
 from services.devstack.plans import SERVICES, Value, agent_plan, etcd_plan, libvirtd_plan, root_plan, service_plan
 from services.devstack.ports import address, choose
+from services.devstack.prometheus import prometheus_plan
 from services.devstack.rooted import write_plans
 from services.devstack.supervisor import Supervisor
 
@@ -49,6 +50,8 @@ class Wishes:
     has_real_host: bool | None = None
     """None: as in the last run; a new cloud has one."""
     name: str = ""
+    has_monitoring: bool = False
+    """A Prometheus is started with the stack."""
 
 
 @contextlib.contextmanager
@@ -163,6 +166,10 @@ class _Stack:
                 await self._start_node(supervisor, node)
             hosts = await bootstrap.wait_until_up(api, [name for node in nodes for name in node.hosts])
             await bootstrap.share_cpu(api, hosts)
+        if self._wishes.has_monitoring:
+            plan = prometheus_plan(self._folder, self._ports["prometheus"], self._ports["api-metrics"])
+            await supervisor.start([plan])
+            self._say(f"Prometheus scrapes everything: http://{address(self._ports['prometheus'])}")
         for node in nodes:
             self._say(f"{node.words}: up")
         for host in hosts:

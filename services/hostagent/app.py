@@ -7,7 +7,7 @@ import gc
 import importlib.metadata
 import os
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,13 +30,15 @@ from services.hostagent.controllers.outbox import Outbox
 from services.hostagent.controllers.racing import until_one_ends
 from services.hostagent.controllers.reconciler import Guests, Reconciler
 from services.hostagent.controllers.samples import SLICES, Sampler
+from services.hostagent.controllers.self_fence import IDLE_S, SelfFence
 from services.hostagent.controllers.sweep import TICK_S, Sweep
 from services.hostagent.controllers.timers import Timers
 from services.hostagent.controllers.tunnels import Tunnels
+from services.hostagent.core.feeding import Feeding
 from services.hostagent.core.status import host_base
 from services.hostagent.drivers.libvirt.driver import DriverOptions, LibvirtDriver
 from services.hostagent.drivers.libvirt.pci import check_patterns
-from services.hostagent.drivers.ports import Driver
+from services.hostagent.drivers.ports import Driver, Power
 from services.hostagent.drivers.sim.control import Control
 from services.hostagent.drivers.sim.driver import SimDriver
 from services.hostagent.drivers.sim.knobs import Knobs
@@ -44,8 +46,10 @@ from services.hostagent.exposition import LoadText
 from services.hostagent.metrics import AgentMetrics
 from services.hostagent.settings import Settings
 from services.hostagent.storage.fetch import ImageSource
+from services.hostagent.watchdog.device import KernelWatchdog, StandInWatchdog, Watchdog
 
 T = TypeVar("T")
+_MAY_RUN = (Power.RUNNING, Power.UNKNOWN)
 CONTROL_S = 0.2
 STREAM_S = 3600.0
 GC_THRESHOLDS = (50_000, 20, 100)
@@ -114,15 +118,18 @@ class _Agent:
         self._metrics.load(LoadText(self.samples.newest, identity.hosts, guests.get, most=settings.max_exported_vms))
         self.hosts = HostReporter(
             identity.hosts, driver, self.reconciler.orphans, version, lambda: self.link.wake(),
-            settings.metrics_advertise or run.metrics_address,
+            settings.metrics_advertise or run.metrics_address, self._watchdog,
         )  # fmt: skip
         self.session = AgentSession(
             identity.hosts, driver.boot_id, version, self.reconciler, outbox, self.hosts, self.samples,
             lambda order: self.tunnels.open(order), self.sweep.ask_all,
         )  # fmt: skip
-        self.link = Link(identity.addresses, lambda to: _dial(settings, to), self.session, self._metrics)
+        self._guests = guests
+        self._fence = _self_fence(settings, identity, self.hosts.changed)
+        self.session.promise_s = lambda: self._watchdog()[0]
+        self.link = _link(settings, identity, self.session, self._metrics, self._fence)
         self._background = Background()
-        self.tunnels = Tunnels(driver, lambda to: _dial(settings, to), self._background)
+        self.tunnels = Tunnels(driver, driver.inside, lambda to: _dial(settings, to), self._background)
 
     async def run(self, stack: AsyncExitStack) -> None:
         """Adopts what runs, connects, and works until the process is asked to stop."""
@@ -130,6 +137,16 @@ class _Agent:
         await _unless_stopped(self._run, self.sweep.first())
         if self._run.is_stopping:
             return
+        async with Background() as to_the_end:
+            if self._fence is not None:
+                feeding = Loop("watchdog", self._fence.step, interval=IDLE_S, metrics=self._loops)
+                self._fence.wake = feeding.wake
+                to_the_end.start(feeding.run(), name=feeding.name)
+            await self._work()
+        if self._fence is not None:
+            self._fence.close(has_guests=any(guest.power in _MAY_RUN for guest in self._guests))
+
+    async def _work(self) -> None:
         async with self._background as background:
             for loop in self._all_loops():
                 background.start(loop.run(), name=loop.name)
@@ -138,6 +155,10 @@ class _Agent:
         if self._settings.on_stop == "poweroff":
             count = await self.reconciler.halt()
             get_logger("process").info("guests stopped with the agent", guests=count)
+
+    def _watchdog(self) -> tuple[int, str]:
+        """What it promises, and what is wrong with it."""
+        return (self._fence.promise_s, self._fence.problem) if self._fence is not None else (0, "")
 
     def _rebooted(self, host_id: int) -> None:
         self._bases[host_id].boot_id = self._driver.boot_id(host_id)
@@ -155,6 +176,35 @@ class _Agent:
             control = Control(file, self._driver, self.link, self.session.silent_hosts, self._rebooted)
             loops.append(Loop("control", control.step, interval=CONTROL_S, metrics=self._loops))
         return loops
+
+
+def _link(
+    settings: Settings, identity: Identity, session: AgentSession, metrics: AgentMetrics, fence: SelfFence | None
+) -> Link:
+    def dial(address: str) -> grpc.aio.Channel:
+        return _dial(settings, address)
+
+    if fence is None:
+        return Link(identity.addresses, dial, session, metrics)
+    return Link(identity.addresses, dial, session, metrics, acknowledged=fence.acknowledged, clock=fence.now)
+
+
+def _self_fence(settings: Settings, identity: Identity, changed: Callable[[], None]) -> SelfFence | None:
+    """None where no watchdog is set; SettingsError where what is set cannot work."""
+    if settings.watchdog_device is None:
+        return None
+    rule = Feeding(settings.self_fence_s, settings.watchdog_timeout_s)
+    if fault := rule.fault():
+        raise SettingsError(fault)
+    if len(identity.hosts) != 1:
+        raise SettingsError(
+            f"watchdog_device: an agent that carries {len(identity.hosts)} hosts cannot fence one of them"
+        )
+    device: Watchdog = (
+        StandInWatchdog(settings.watchdog_device) if settings.driver == "sim"
+        else KernelWatchdog(settings.watchdog_device, settings.watchdog_timeout_s)
+    )  # fmt: skip
+    return SelfFence(device, rule, changed)
 
 
 async def _driver(settings: Settings, identity: Identity, timers: Timers, stack: AsyncExitStack) -> Driver:

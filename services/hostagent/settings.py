@@ -29,6 +29,13 @@ class Settings:
     tls_authority: Path | None = option(None, "PEM file of the gateway's authority; needed off loopback.")
     tls_certificate: Path | None = option(None, "PEM file of this node's certificate.")
     tls_key: Path | None = option(None, "PEM file of its key.")
+    watchdog_device: Path | None = option(
+        None, "The machine's watchdog, /dev/watchdog; empty: a host that is cut off does not reset itself."
+    )
+    watchdog_timeout_s: int = option(20, "Time after which an unfed watchdog resets the machine.", unit="s")
+    self_fence_s: int = option(
+        40, "Longest time from the last acknowledged heartbeat to that reset: what the cloud may rely on.", unit="s"
+    )
     sample_interval_s: float = option(30.0, "Time between samples of the hosts' load.", unit="s")
     stats_interval_s: float = option(10.0, "Time between samples of guests, for `top` and Prometheus.", unit="s")
     max_exported_vms: int = option(2000, "Most VMs that have series of their own in Prometheus.")

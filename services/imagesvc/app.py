@@ -13,6 +13,7 @@ from services.common.resources.front import Front
 from services.common.rpc import RpcServer, read_service_secret
 from services.common.runtime import Background, Run
 from services.common.store import KeyTable, ProcessInfo, Store
+from services.common.store.metrics import StoreMetrics
 from services.common.version import version
 from services.imagesvc.catalog import Catalog
 from services.imagesvc.controllers.reign import Reign
@@ -58,6 +59,7 @@ async def main(settings: ImagesvcSettings, run: Run) -> None:
         store = await stack.enter_async_context(
             await Store.open(settings.store(), keys=TABLE, kinds=KINDS, process=process)
         )
+        StoreMetrics(run.metrics, store)
         catalog = Catalog(store, settings.reserve_mib)
         front = Front(store, LEADER)
         images = Images(store, catalog, front)

@@ -13,6 +13,7 @@ from services.common.resources.front import Front
 from services.common.rpc import RpcServer, read_service_secret, secret_gate
 from services.common.runtime import Background, Run
 from services.common.store import KeyTable, ProcessInfo, Store
+from services.common.store.metrics import StoreMetrics
 from services.common.version import version
 from services.netsvc.controllers.reign import Reign
 from services.netsvc.metrics import NetsvcMetrics
@@ -53,6 +54,7 @@ async def main(settings: NetsvcSettings, run: Run) -> None:
         store = await stack.enter_async_context(
             await Store.open(settings.store(), keys=TABLE, kinds=KINDS, process=process)
         )
+        StoreMetrics(run.metrics, store)
         front = Front(store, LEADER)
         servicer = NetworkServicer(front, Networks(store))
         server.add(network_service_pb2_grpc.add_NetworkServiceServicer_to_server, servicer)

@@ -11,6 +11,7 @@ from services.common.domain.keys import KEYS
 from services.common.rpc import RpcServer, read_service_secret, secret_gate
 from services.common.runtime import Background, Run
 from services.common.store import ProcessInfo, Store
+from services.common.store.metrics import StoreMetrics
 from services.common.version import version
 from services.scheduler.controllers.placement import Placement
 from services.scheduler.metrics import SchedulerMetrics
@@ -40,6 +41,7 @@ async def main(settings: SchedulerSettings, run: Run) -> None:
         store = await stack.enter_async_context(
             await Store.open(settings.store(), keys=KEYS, kinds=KINDS, process=process)
         )
+        StoreMetrics(run.metrics, store)
         placement = Placement(store, SchedulerMetrics(run.metrics), run.clock)
         servicer = SchedulerServicer(store, placement)
         server.add(scheduler_service_pb2_grpc.add_SchedulerServiceServicer_to_server, servicer)

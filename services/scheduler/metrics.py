@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 from services.common.obs.loops import LoopCounts
@@ -17,6 +18,10 @@ class SchedulerMetrics:
     def __init__(self, metrics: Metrics) -> None:
         self.loops = LoopCounts(metrics)
         self._pending = metrics.gauge("pending_vms", "VMs that wait for a host, by reason.", ["reason"])
+        self._pending_time = metrics.counter(
+            "pending_vm_seconds", "Time that VMs have waited for a host, all together, by reason.", ["reason"]
+        )
+        self._shown: tuple[float, Mapping[str, int]] = (time.monotonic(), {})
         self._plan = metrics.histogram("plan_seconds", "Time to make one plan.", buckets=PLAN_BUCKETS)
         self._planned = metrics.counter("planned_vms", "VMs that plans found a host for.")
         self._written = metrics.counter("writes", "Placements written: bind, note, release.", ["what"])
@@ -39,6 +44,11 @@ class SchedulerMetrics:
 
     def show_pending(self, vms: Mapping[str, int]) -> None:
         """How many VMs wait now, by reason."""
+        now = time.monotonic()
+        since, before = self._shown
+        for reason, count in before.items():
+            self._pending_time.labels(reason).inc(count * (now - since))
+        self._shown = now, dict(vms)
         self._pending.clear()
         for reason, count in vms.items():
             self._pending.labels(reason).set(count)

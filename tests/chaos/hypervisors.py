@@ -18,11 +18,14 @@ def present(journal: Path) -> set[str]:
     return {guest.uid for guest in read_state(journal).guests.values()}
 
 
-def ever_twice(journal: Path) -> set[str]:
-    """The uids that at any moment ran on two hosts at once: there must be none."""
+def ever_twice(*journals: Path) -> set[str]:
+    """The uids that at any moment ran on two hosts at once, over all journals: there must be none."""
     hosts: dict[str, set[str]] = {}
     twice: set[str] = set()
-    for fields in read_history(journal):
+    lines = [fields for journal in journals for fields in read_history(journal)]
+    if len(journals) > 1:
+        lines.sort(key=lambda fields: float(fields[-1]))
+    for fields in lines:
         match fields:
             case ["R", host, _, uid, *_]:
                 hosts.setdefault(uid, set()).add(host)

@@ -57,6 +57,12 @@ _ROWS: Mapping[str, Mapping[str, Access]] = {
         "UnscheduleVmVerb": _U,
         "ConsoleVm": _U,
         "GetVmConsoleLog": _U,
+        "ConnectVmScreen": _U,
+        "TakeVmScreenshot": _U,
+        "PingVmAgent": _U,
+        "FreezeVmFilesystems": _U,
+        "ThawVmFilesystems": _U,
+        "ExecVm": _U,
     },
     "moln.compute.v1.TemplateService": {
         "CreateTemplate": _U,

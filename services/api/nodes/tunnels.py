@@ -74,7 +74,13 @@ class Tunnels:
         self._node_address = node_address
         self._open: dict[str, Tunnel] = {}
 
-    async def open(self, record: VmRecord, kind: node_service_pb2.TunnelKind, max_bytes: int = 0) -> tuple[str, Tunnel]:
+    async def open(
+        self,
+        record: VmRecord,
+        kind: node_service_pb2.TunnelKind,
+        max_bytes: int = 0,
+        command: node_service_pb2.AgentCommand | None = None,
+    ) -> tuple[str, Tunnel]:
         """Asks the VM's node to dial. Returns the tunnel's id (for `close`) and the tunnel, once dialled.
 
         Raises UNAVAILABLE/HOST_SILENT when the host is not connected here or does not dial within 10 s.
@@ -85,7 +91,10 @@ class Tunnels:
         tunnel_id, tunnel = uuid.uuid4().hex, Tunnel()
         self._open[tunnel_id] = tunnel
         try:
-            link.connection.open_tunnel(self._order(tunnel_id, link, record, kind, max_bytes))
+            order = self._order(tunnel_id, link, record, kind, max_bytes)
+            if command is not None:
+                order.command.CopyFrom(command)
+            link.connection.open_tunnel(order)
             async with asyncio.timeout(DIAL_S):
                 await tunnel.dialled.wait()
         except TimeoutError as err:

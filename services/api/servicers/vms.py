@@ -9,6 +9,7 @@ from moln.compute.v1 import vm_pb2, vm_service_pb2, vm_service_pb2_grpc
 from services.api.access.gate import caller_of_call
 from services.api.core.verbs import Verb
 from services.api.usecases.consoles import Consoles
+from services.api.usecases.insides import Insides
 from services.api.usecases.operation_views import OperationViews
 from services.api.usecases.schedules import Schedules
 from services.api.usecases.vm_operations import VmOperations
@@ -34,6 +35,7 @@ class VmServicer(vm_service_pb2_grpc.VmServiceServicer):
         waiting: Waiting,
         watches: VmWatches,
         consoles: Consoles,
+        insides: Insides,
     ) -> None:
         self._vms = vms
         self._operations = operations
@@ -42,6 +44,7 @@ class VmServicer(vm_service_pb2_grpc.VmServiceServicer):
         self._waiting = waiting
         self._watches = watches
         self._consoles = consoles
+        self._insides = insides
 
     async def CreateVm(self, request: vm_service_pb2.CreateVmRequest, context: Context) -> Any:
         return await self._vms.create(request, caller_of_call())
@@ -161,6 +164,26 @@ class VmServicer(vm_service_pb2_grpc.VmServiceServicer):
     async def GetVmConsoleLog(self, request: vm_service_pb2.GetVmConsoleLogRequest, context: Context) -> Any:
         data = await self._consoles.log(request.id, request.max_bytes, caller_of_call())
         return vm_service_pb2.GetVmConsoleLogResponse(data=data)
+
+    async def ConnectVmScreen(  # type: ignore[override]  # it writes to its context
+        self, request_iterator: AsyncIterator[vm_service_pb2.ConnectVmScreenRequest], context: Context
+    ) -> None:
+        await self._insides.connect_screen(request_iterator, caller_of_call(), context.write)
+
+    async def TakeVmScreenshot(self, request: vm_service_pb2.TakeVmScreenshotRequest, context: Context) -> Any:
+        return await self._insides.screenshot(request.id, caller_of_call())
+
+    async def PingVmAgent(self, request: vm_service_pb2.PingVmAgentRequest, context: Context) -> Any:
+        return await self._insides.ping(request.id, caller_of_call())
+
+    async def FreezeVmFilesystems(self, request: vm_service_pb2.FreezeVmFilesystemsRequest, context: Context) -> Any:
+        return await self._insides.freeze(request, caller_of_call())
+
+    async def ThawVmFilesystems(self, request: vm_service_pb2.ThawVmFilesystemsRequest, context: Context) -> Any:
+        return await self._insides.thaw(request.id, caller_of_call())
+
+    async def ExecVm(self, request: vm_service_pb2.ExecVmRequest, context: Context) -> Any:
+        return await self._insides.exec(request, caller_of_call())
 
 
 def _seconds(request: vm_service_pb2.WaitVmRequest | vm_service_pb2.WaitVmOperationRequest) -> float:

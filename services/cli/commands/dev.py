@@ -31,6 +31,7 @@ def command() -> None:
     moln dev up
     moln dev up --detach --sim-hosts 100
     moln dev up --state /tmp/other --no-real-host --sim-hosts 4
+    moln dev up --monitoring
     """,
 )
 @state_option
@@ -41,10 +42,11 @@ def command() -> None:
     "--real-host/--no-real-host", default=None, help="A node that runs real guests (default: yes, or as before)."
 )
 @click.option("--name", help="Name of the stack (default: from its folder).")
+@click.option("--monitoring", is_flag=True, help="Start a Prometheus that scrapes it, with the rules and alerts.")
 @click.pass_obj
 def up(
     session: Session, state: str | None, detach: bool, sim_hosts: int, keep_guests: bool, real_host: bool | None,
-    name: str | None,
+    name: str | None, monitoring: bool,
 ) -> None:  # fmt: skip
     """Starts a cloud, or starts it again as it was. Ctrl-C ends it and powers its guests off."""
     flags = [
@@ -52,6 +54,7 @@ def up(
         *(("--keep-guests",) if keep_guests else ()),
         *(() if real_host is None else ("--real-host" if real_host else "--no-real-host",)),
         *(("--name", name) if name else ()),
+        *(("--monitoring",) if monitoring else ()),
         *("--sim-hosts", str(sim_hosts)),
     ]
     start("up", ["--state", state_folder(session, state), *flags])

@@ -110,6 +110,10 @@ class Reason(StrEnum):
     GUEST_SHUT_DOWN = "GUEST_SHUT_DOWN"
     GUEST_VANISHED = "GUEST_VANISHED"
     PLUG_PULLED = "PLUG_PULLED"
+    SCREEN_MISSING = "SCREEN_MISSING"
+    AGENT_SILENT = "AGENT_SILENT"
+    EXEC_REFUSED = "EXEC_REFUSED"
+    EXEC_UNFINISHED = "EXEC_UNFINISHED"
     ERASE_FAILED = "ERASE_FAILED"
     # Operations and moves
     OPERATION_IN_FLIGHT = "OPERATION_IN_FLIGHT"
@@ -226,6 +230,10 @@ REASONS: dict[Reason, ReasonRow] = {
     Reason.GUEST_SHUT_DOWN: ReasonRow(None, "The guest shut down from within."),
     Reason.GUEST_VANISHED: ReasonRow(None, "The guest is gone without moln's doing."),
     Reason.PLUG_PULLED: ReasonRow(None, "The guest did not shut down in time; its plug was pulled."),
+    Reason.SCREEN_MISSING: ReasonRow(_K.PRECONDITION, "The guest has no screen that can be connected to."),
+    Reason.AGENT_SILENT: ReasonRow(_K.UNAVAILABLE, "The guest has no agent, or it does not answer."),
+    Reason.EXEC_REFUSED: ReasonRow(_K.PRECONDITION, "The guest's agent cannot do it; the message holds its own words."),
+    Reason.EXEC_UNFINISHED: ReasonRow(_K.DEADLINE, "The command in the guest has not ended in time; it goes on."),
     Reason.ERASE_FAILED: ReasonRow(None, "Something of the VM could not be removed from the node."),
     Reason.OPERATION_IN_FLIGHT: ReasonRow(_K.ABORTED, "Another operation is in flight; wait for it, or cancel it."),
     Reason.OPERATION_ENDED: ReasonRow(_K.PRECONDITION, "The operation has ended already."),

@@ -13,8 +13,9 @@ class LoopCounts:
         self._failures = metrics.counter("loop_failures", "Steps of loops that failed.", ["loop"])
 
     def ran(self, loop: str, seconds: float) -> None:
-        """A step ended well after `seconds`."""
+        """A step ended well after `seconds`. Its failures are counted from 0 on, so that the first one is a rise."""
         self._seconds.labels(loop).observe(seconds)
+        self._failures.labels(loop)
 
     def failed(self, loop: str) -> None:
         """A step raised."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from services.common.obs.logs import get_logger
 from services.common.store import diagnosis
@@ -39,6 +39,10 @@ class GroupCommit:
         self._unseen: deque[tuple[int, list[Member]]] = deque()
         self.batches = 0
         self.commits = 0
+        self.on_batch: Callable[[float], None] = lambda _: None
+        """Is told the size of each batch that took effect."""
+        self.on_conflicts: Callable[[float], None] = lambda _: None
+        """Is told how many transactions were refused because what they compare had changed."""
 
     def submit(self, txn: Txn, deadline: float, *, is_seen_wanted: bool) -> asyncio.Future[int]:
         """Queues a transaction; the future becomes its revision or the error that refused it."""
@@ -127,6 +131,7 @@ class GroupCommit:
     def _succeeded(self, folded: Folded, revision: int) -> None:
         self.batches += 1
         self.commits += len(folded.accepted)
+        self.on_batch(len(folded.accepted))
         self._heads.settle(folded.values, revision)
         for member, err in folded.refused:
             member.fail(err)
@@ -162,6 +167,7 @@ class GroupCommit:
             if isinstance(err, NotLeader) and member.txn.guard is not None:
                 member.txn.guard.lost.set()
             member.fail(err)
+        self.on_conflicts(sum(isinstance(err, Conflict) for _, err in found.refused))
         gone = {id(member) for member, _ in found.refused}
         return [member for member in members if id(member) not in gone]
 

@@ -30,6 +30,7 @@ class Process:
         self._settings = settings
         self._lease = 0
         self._renewed = 0.0
+        self._now: Callable[[], float] = lambda: 0.0
         self._has_lease = asyncio.Event()
         self._lost: list[Callable[[], None]] = []
         self._record = _record(keys, self.uuid, info)
@@ -45,6 +46,11 @@ class Process:
         """The lease of this process; waits while there is none. What hangs on it is gone soon after the process."""
         await self._has_lease.wait()
         return self._lease
+
+    @property
+    def lease_margin(self) -> float:
+        """Seconds until the lease ends, were it not renewed; below 0 it may have ended."""
+        return self._settings.lease_ttl - (self._now() - self._renewed)
 
     def on_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Calls `callback` when the lease has ended, or may have: what hung on it may be gone. Returns what ends it."""
@@ -72,7 +78,8 @@ class Process:
 
     async def tick(self) -> None:
         """Renews the lease, or makes one, and writes the record."""
-        sent = asyncio.get_running_loop().time()
+        self._now = asyncio.get_running_loop().time
+        sent = self._now()
         if self._lease and await self._client.keep_alive(self._lease) <= 0:
             self._lose()
         if not self._lease:

@@ -69,12 +69,19 @@ class AgentSession:
         self._unsynced: list[int] = []
         self.silent_hosts: set[int] = set()
         """Hosts that are kept out of the next streams: for the simulator's control file."""
+        self.promise_s: Callable[[], int] = lambda: 0
+        """What the machine's watchdog promises now: core/feeding.py."""
         self._log = get_logger("session")
 
     def hello(self) -> Hello:
         """All hosts, with their secrets and boot ids."""
         hosts = [
-            HostHello(host_id=host.host_id, secret=host.secret, boot_id=self._boot_id(host.host_id))
+            HostHello(
+                host_id=host.host_id,
+                secret=host.secret,
+                boot_id=self._boot_id(host.host_id),
+                self_fence_s=self.promise_s(),
+            )
             for host in self._identities.values()
             if host.host_id not in self.silent_hosts
         ]

@@ -28,7 +28,9 @@ class HostReporter:
         version: str,
         wake_link: Callable[[], None],
         metrics_address: str = "",
+        watchdog: Callable[[], tuple[int, str]] = lambda: (0, ""),
     ) -> None:
+        self._watchdog = watchdog
         self._metrics_address = metrics_address
         self._identities, self._driver, self._orphans, self._version = identities, driver, orphans, version
         self._wake_link = wake_link
@@ -46,6 +48,11 @@ class HostReporter:
         self._inventories.clear()
         self._said.clear()
         self._pending.clear()
+        self._steps = 0
+        self.wake()
+
+    def changed(self) -> None:
+        """The inventory has changed: it is read and said with the next step, which comes at once."""
         self._steps = 0
         self.wake()
 
@@ -97,4 +104,7 @@ class HostReporter:
         inventory.uid = identity.uid
         inventory.agent_version = self._version
         inventory.metrics_address = self._metrics_address
+        inventory.self_fence_s, problem = self._watchdog()
+        if problem:
+            inventory.warnings.append(f"it does not fence itself: {problem}")
         return inventory

@@ -6,7 +6,7 @@ a look at the hypervisor finds goes the same way as what an order says.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from moln.compute.v1 import vm_pb2
@@ -124,6 +124,14 @@ class Life:
             return
         self._hand.set_power(guest, power, end)
         self.decide(guest)
+
+    def addresses(self, guest: Guest, found: Sequence[str]) -> None:
+        """Takes in what an agent in the guest says of its addresses."""
+        status = guest.status
+        if status is None or status.phase != vm_pb2.VM_PHASE_RUNNING or guest.doing is not Doing.NOTHING:
+            return
+        if list(status.guest_addresses) != list(found):
+            self._hand.report(guest, statuses.with_addresses(status, found))
 
     # Claims
 

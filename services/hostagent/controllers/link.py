@@ -76,7 +76,8 @@ class LinkMetrics(Protocol):
 
 
 class Link:
-    """Keeps the stream. `addresses` are tried in turn, beginning anywhere."""
+    """Keeps the stream. `addresses` are tried in turn, beginning anywhere. `acknowledged` is told when a heartbeat that
+    has been acknowledged was sent, by `clock`."""
 
     def __init__(
         self,
@@ -87,7 +88,11 @@ class Link:
         backoff: Backoff | None = None,
         *,
         unheard_s: float = UNHEARD_S,
+        acknowledged: Callable[[float], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._acknowledged, self._clock = acknowledged, clock
+        self._sent: dict[int, float] = {}
         self._addresses, self._dial, self._session, self._metrics = list(addresses), dial, session, metrics
         self._backoff = backoff or Backoff(first=0.2, most=5.0)
         self._unheard_s = unheard_s
@@ -143,6 +148,7 @@ class Link:
             first = await _read(stream)
         self._log.info("stream to the gateway opened", address=address)
         self.is_connected, self._heard = True, time.monotonic()
+        self._sent.clear()
         self._metrics.connected(True)
         self._session.opened(first.welcome)
         self._session.received(first)
@@ -162,6 +168,7 @@ class Link:
             response = await _read(stream)
             if response.heartbeat_ack:
                 self._heard = time.monotonic()
+                self._take_ack(response.heartbeat_ack)
             self._metrics.got(len(response.orders), len(response.acks))
             self._session.received(response)
 
@@ -174,8 +181,16 @@ class Link:
                 await stream.write(request)
             if beaten != self._heartbeat:
                 beaten = self._heartbeat
+                self._sent[beaten] = self._clock()
                 await stream.write(ConnectRequest(heartbeat=beaten))
             await self._wake.wait()
+
+    def _take_ack(self, number: int) -> None:
+        """Tells when the heartbeat was sent, before it was written: what an acknowledgement proves is of that time."""
+        sent = self._sent.get(number)
+        self._sent = {later: when for later, when in self._sent.items() if later > number}
+        if sent is not None:
+            self._acknowledged(sent)
 
     async def _beat(self, interval: float) -> None:
         while True:

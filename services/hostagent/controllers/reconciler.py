@@ -135,6 +135,8 @@ class Reconciler:
             self._foreign.setdefault(seen.host_id, {})[seen.vm_id] = seen
         else:
             self._life.power(guest, seen.power, seen.end)
+            if seen.addresses is not None:
+                self._life.addresses(guest, seen.addresses)
 
     @property
     def changes(self) -> int:

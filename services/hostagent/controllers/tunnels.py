@@ -1,4 +1,4 @@
-"""Tunnels that the gateway asks for: the agent dials, and bytes pass between the gateway and a guest's console."""
+"""Tunnels that the gateway asks for: the agent dials, and bytes pass between the gateway and a guest's inside."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 import grpc
 
 from moln.node.v1.node_service_pb2 import (
+    TUNNEL_KIND_AGENT,
     TUNNEL_KIND_CONSOLE,
     TUNNEL_KIND_CONSOLE_LOG,
+    TUNNEL_KIND_SCREEN,
+    TUNNEL_KIND_SCREENSHOT,
     OpenTunnelRequest,
     OpenTunnelResponse,
     TunnelOrder,
@@ -21,7 +24,7 @@ from services.common.domain.reasons import Reason
 from services.common.obs.logs import get_logger
 from services.common.runtime import Background
 from services.hostagent.controllers.racing import until_one_ends
-from services.hostagent.drivers.ports import ConsoleChannel, ConsoleDriver
+from services.hostagent.drivers.ports import ConsoleChannel, ConsoleDriver, InsideDriver
 
 PIECE_BYTES = 64 * 1024
 TICKET_HEADER = "moln-ticket"
@@ -34,8 +37,8 @@ if TYPE_CHECKING:  # the class takes no parameters at run time
 class Tunnels:
     """Opens each tunnel as a task of its own in `background`."""
 
-    def __init__(self, driver: ConsoleDriver, dial: Dial, background: Background) -> None:
-        self._driver, self._dial, self._background = driver, dial, background
+    def __init__(self, driver: ConsoleDriver, inside: InsideDriver | None, dial: Dial, background: Background) -> None:
+        self._driver, self._inside, self._dial, self._background = driver, inside, dial, background
         self._log = get_logger("tunnels")
 
     def open(self, order: TunnelOrder) -> None:
@@ -60,21 +63,29 @@ class Tunnels:
     async def _carry(self, order: TunnelOrder, stream: Stream) -> None:
         try:
             if order.kind == TUNNEL_KIND_CONSOLE_LOG:
-                await self._log_once(order, stream)
+                await _send(await self._driver.console_log(order.host_id, order.uid, order.max_bytes), stream)
             elif order.kind == TUNNEL_KIND_CONSOLE:
                 await self._both_ways(await self._driver.open_console(order.host_id, order.uid), stream)
+            elif self._inside is None:
+                raise MolnError(Reason.CAPABILITY, "the driver of the VM's host cannot look into guests")
             else:
-                raise MolnError(Reason.CAPABILITY, "this agent does not know that kind of tunnel; update it")
+                await self._look(order, self._inside, stream)
         except MolnError as err:
             await stream.write(OpenTunnelRequest(reason=err.reason, message=err.message))
         await stream.done_writing()
         while await stream.read() is not grpc.aio.EOF:  # the gateway ends the call once it has everything
             continue
 
-    async def _log_once(self, order: TunnelOrder, stream: Stream) -> None:
-        log = await self._driver.console_log(order.host_id, order.uid, order.max_bytes)
-        for start in range(0, len(log), PIECE_BYTES):
-            await stream.write(OpenTunnelRequest(data=log[start : start + PIECE_BYTES]))
+    async def _look(self, order: TunnelOrder, inside: InsideDriver, stream: Stream) -> None:
+        if order.kind == TUNNEL_KIND_SCREEN:
+            await self._both_ways(await inside.open_screen(order.host_id, order.uid), stream)
+        elif order.kind == TUNNEL_KIND_SCREENSHOT:
+            await _send((await inside.take_screenshot(order.host_id, order.uid)).SerializeToString(), stream)
+        elif order.kind == TUNNEL_KIND_AGENT:
+            answer = await inside.ask_agent(order.host_id, order.uid, order.command)
+            await _send(answer.SerializeToString(), stream)
+        else:
+            raise MolnError(Reason.CAPABILITY, "this agent does not know that kind of tunnel; update it")
 
     async def _both_ways(self, console: ConsoleChannel, stream: Stream) -> None:
         """Until either end ends."""
@@ -83,6 +94,11 @@ class Tunnels:
             await until_one_ends(_type(console, stream), _show(console, stream), expected=expected)
         finally:
             await console.close()
+
+
+async def _send(data: bytes, stream: Stream) -> None:
+    for start in range(0, len(data), PIECE_BYTES):
+        await stream.write(OpenTunnelRequest(data=data[start : start + PIECE_BYTES]))
 
 
 async def _type(console: ConsoleChannel, stream: Stream) -> None:

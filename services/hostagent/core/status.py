@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from moln.compute.v1 import vm_pb2
@@ -107,6 +109,8 @@ def entered(
     status.phase = phase
     status.reason = reason
     status.message = message
+    if phase != vm_pb2.VM_PHASE_RUNNING:
+        del status.guest_addresses[:]
     _clear_step(status)
     if generation:
         status.observed_generation = generation
@@ -147,6 +151,14 @@ def stepped(before: VmStatus, step: str, percent: int) -> VmStatus:
     status.CopyFrom(before)
     status.step = step
     status.progress_percent = percent
+    return status
+
+
+def with_addresses(before: VmStatus, addresses: Sequence[str]) -> VmStatus:
+    """The guest's agent tells other addresses than before."""
+    status = VmStatus()
+    status.CopyFrom(before)
+    status.guest_addresses[:] = addresses
     return status
 
 

@@ -14,7 +14,7 @@ from typing import Protocol
 from moln.compute.v1.host_pb2 import HostInventory
 from moln.compute.v1.vm_pb2 import Operation, VmStatus
 from moln.image.v1.image_pb2 import Datastore
-from moln.node.v1.node_service_pb2 import VmOrder
+from moln.node.v1.node_service_pb2 import AgentAnswer, AgentCommand, Screenshot, VmOrder
 from services.common.domain.reasons import Reason
 from services.hostagent.drivers.stats import StatsDriver
 
@@ -152,6 +152,8 @@ class Seen:
     power: Power
     end: End = End.NONE
     status: VmStatus | None = None
+    addresses: tuple[str, ...] | None = None
+    """What an agent in the guest says; None where it has not answered yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +228,22 @@ class ConsoleDriver(Protocol):
         ...
 
 
+class InsideDriver(Protocol):
+    """What is inside of a guest. All raise MolnError (CAPABILITY, STATE_FORBIDS, HYPERVISOR_FAILED, and their own)."""
+
+    async def open_screen(self, host_id: int, uid: str) -> ConsoleChannel:
+        """A viewer's connection to the screen, in the bytes of VNC. Several at a time. Raises SCREEN_MISSING."""
+        ...
+
+    async def take_screenshot(self, host_id: int, uid: str) -> Screenshot:
+        """A picture of the screen. Raises SCREEN_MISSING."""
+        ...
+
+    async def ask_agent(self, host_id: int, uid: str, command: AgentCommand) -> AgentAnswer:
+        """What the guest's agent answers, within bounds. Raises AGENT_SILENT, EXEC_REFUSED, EXEC_UNFINISHED."""
+        ...
+
+
 class InventoryDriver(Protocol):
     """What a host is, and how busy it is."""
 
@@ -248,6 +266,11 @@ class Driver(PowerDriver, RecoveryDriver, ConsoleDriver, InventoryDriver, StatsD
     @property
     def name(self) -> str:
         """`libvirt`, `sim`."""
+        ...
+
+    @property
+    def inside(self) -> InsideDriver | None:
+        """What is inside of guests, where the driver can look there."""
         ...
 
     def guest_name(self, vm_id: int, uid: str) -> str:

@@ -15,7 +15,7 @@ from moln.compute.v1 import vm_pb2
 from services.common.domain.keys import SCHEMA_VERSION
 from services.common.domain.reasons import Reason
 from services.common.store import Leadership, Store, Txn, key
-from services.scheduler.core.ledger import Ledger
+from services.scheduler.core.ledger import Ledger, status_hosts
 from services.scheduler.core.moves import Wish
 from services.scheduler.core.queues import VmRecord
 from services.scheduler.core.shapes import granted
@@ -40,8 +40,8 @@ class Transactions:
 
     def bind(self, record: VmRecord) -> Txn | None:
         """Gives the VM the host that it is bound for. Compares: leadership, intent, nothing of it on any node (or only
-        on the fenced host that it leaves), placement, and of the host what enabled it. A first placement needs no look
-        at the nodes: a claim compares the placement, so without one nobody can have claimed.
+        on fenced ones, as that is which it leaves), placement, and of the host what enabled it. A first placement needs
+        no look at the nodes: a claim compares the placement, so without one nobody can have claimed.
         """
         parts = self._cache.object("vm", record.key)
         spec = stored(parts.get("spec"), vm_pb2.VmSpec)
@@ -50,7 +50,8 @@ class Transactions:
         txn = self._of(record)
         self._compare_host(txn, record.bound_for, with_spec=True)
         if record.host_id:
-            self._compare_host(txn, record.host_id, with_spec=False)
+            for host_id in {record.host_id, *status_hosts(parts)}:
+                self._compare_host(txn, host_id, with_spec=False)
         elif record.epoch:
             txn.none_under(key("vm", record.key, "status/"))
         placement = vm_pb2.VmPlacement(

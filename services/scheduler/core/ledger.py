@@ -6,7 +6,7 @@ parts as they are now, and may be called at any time, in any order, again. No I/
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from moln.compute.v1 import host_pb2, template_pb2, vm_pb2
@@ -80,7 +80,15 @@ class Ledger:
         self.columns.apply([facts for facts, _ in changed], gone)
         if not affected:
             return []
-        return [key for key, each in self.vms.items() if each.host_id in affected or each.target_host in affected]
+        return [
+            key
+            for key, each in self.vms.items()
+            if each.host_id in affected or each.target_host in affected or self._is_lost(each.host_id)
+        ]
+
+    def _is_lost(self, host_id: int) -> bool:
+        """Its VMs may wait for another host, where something of them is left, to be lost too."""
+        return host_id != 0 and _is_fenced(self.columns.facts(host_id))
 
     # ------------------------------------------------------------------------------------------------- VMs
 
@@ -299,7 +307,7 @@ class Ledger:
             return not _has_status(parts)
         if spec.value.template.on_host_loss not in _RESTART:
             return False
-        return _is_fenced(self.columns.facts(record.host_id)) and not _has_status(parts, record.host_id)
+        return all(_is_fenced(self.columns.facts(host_id)) for host_id in (record.host_id, *status_hosts(parts)))
 
     def _join(self, record: VmRecord, spec: Part, intent: vm_pb2.VmIntent) -> None:
         if record.uid == "":
@@ -379,10 +387,14 @@ def _affects_vms(before: HostFacts | None, after: HostFacts) -> bool:
     return was != now
 
 
-def _has_status(parts: Parts, but_of: int = 0) -> bool:
-    """Something of the VM is on a node (other than that of the host `but_of`)."""
-    own = f"{_STATUS}{but_of:010d}"
-    return any(part.startswith(_STATUS) and part != own for part in parts)
+def status_hosts(parts: Parts) -> Iterator[int]:
+    """The hosts on which something of the VM is."""
+    return (int(part.removeprefix(_STATUS)) for part in parts if part.startswith(_STATUS))
+
+
+def _has_status(parts: Parts) -> bool:
+    """Something of the VM is on a node."""
+    return any(part.startswith(_STATUS) for part in parts)
 
 
 def _is_fenced(facts: HostFacts | None) -> bool:

@@ -228,6 +228,27 @@ async def test_a_vm_restarts_elsewhere_only_when_its_host_is_fenced_and_it_wants
     assert world.host_of(2) == 1
 
 
+async def test_a_vm_that_loses_two_hosts_restarts_on_a_third_once_both_are_fenced(
+    world: World, scheduler: Running
+) -> None:
+    await world.host(1)
+    await world.vm(1, template(on_host_loss=template_pb2.ON_HOST_LOSS_RESTART_WITH_NEW_DISKS))
+    await eventually(lambda: world.host_of(1) == 1)
+    await world.status(1, 1, vm_pb2.VM_PHASE_RUNNING)
+    await world.liveness(1, FENCED)
+    await world.host(2)
+    await eventually(lambda: world.host_of(1) == 2)
+    await world.status(1, 2, vm_pb2.VM_PHASE_RUNNING)
+    await world.liveness(1, SILENT)
+    await world.liveness(2, FENCED)
+    await world.host(3)
+    await world.vm(2)
+    await eventually(lambda: world.host_of(2) == 3)
+    assert world.host_of(1) == 2, "what is left of it on the first host may run again"
+    await world.liveness(1, FENCED)
+    await eventually(lambda: world.host_of(1) == 3)
+
+
 async def test_higher_priority_gets_what_is_left(world: World, scheduler: Running) -> None:
     await world.vm(1, template(priority=0))
     await world.vm(2, template(priority=9))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import libvirt
+import libvirt_qemu
 
 from services.common.domain.errors import MolnError
 from services.common.domain.reasons import Reason
@@ -27,6 +28,12 @@ WORKERS = 8
 KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT = 5, 3
 
 _DOMAIN_IS_NOT_THERE = frozenset({libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_DOMAIN_METADATA})
+_AGENT_IS_SILENT = frozenset(
+    {
+        libvirt.VIR_ERR_AGENT_UNRESPONSIVE, libvirt.VIR_ERR_AGENT_UNSYNCED, libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED,
+        libvirt.VIR_ERR_OPERATION_UNSUPPORTED,
+    }
+)  # fmt: skip
 _IS_SO_ALREADY = frozenset({libvirt.VIR_ERR_OPERATION_INVALID})
 
 
@@ -151,6 +158,34 @@ class LibvirtConnection:
             self._loop.call_soon_threadsafe(heard, event)
 
 
+def agent_command(domain: Raw, text: str, seconds: int) -> str:
+    """What the agent in a guest answers. Raises AGENT_SILENT, or EXEC_REFUSED with the agent's own words."""
+    try:
+        return str(libvirt_qemu.qemuAgentCommand(domain, text, seconds, 0))
+    except libvirt.libvirtError as err:
+        code, words = err.get_error_code(), err.get_error_message()
+        if code in _AGENT_IS_SILENT:
+            remedy = "is an agent (qemu-guest-agent) installed and running in it?"
+            raise HypervisorError(Reason.AGENT_SILENT, f"the guest's agent does not answer: {words}; {remedy}") from err
+        if code == libvirt.VIR_ERR_INTERNAL_ERROR:
+            raise HypervisorError(Reason.EXEC_REFUSED, f"the guest's agent refuses: {words}") from err
+        raise
+
+
+def receive_all(stream: Raw, most: int) -> bytes:
+    """Everything that a stream brings, up to a limit. Raises HypervisorError beyond it."""
+    pieces: list[bytes] = []
+    size = 0
+    while data := stream.recv(256 * 1024):
+        size += len(data)
+        if size > most:
+            _try(stream.abort)
+            raise HypervisorError(Reason.HYPERVISOR_FAILED, f"the hypervisor sends more than {most} bytes")
+        pieces.append(data)
+    stream.finish()
+    return b"".join(pieces)
+
+
 class StreamChannel:
     """A libvirt stream as bytes both ways. `received` is called in the thread of events, with b"" at the end."""
 
@@ -254,6 +289,7 @@ class Flags:
     DEFINE_VALIDATE = libvirt.VIR_DOMAIN_DEFINE_VALIDATE
     PCI_DEVICES = libvirt.VIR_CONNECT_LIST_NODE_DEVICES_CAP_PCI_DEV
     METADATA_ELEMENT = libvirt.VIR_DOMAIN_METADATA_ELEMENT
+    GRAPHICS_SKIP_PASSWORD = libvirt.VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH
     CONSOLE_FORCE = libvirt.VIR_DOMAIN_CONSOLE_FORCE
     AUTODESTROY = libvirt.VIR_DOMAIN_START_AUTODESTROY
     STATS = (

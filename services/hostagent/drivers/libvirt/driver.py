@@ -24,10 +24,13 @@ from services.common.domain.errors import MolnError
 from services.common.obs.logs import get_logger
 from services.common.runtime import Background
 from services.hostagent.drivers.deeds import Deeds
+from services.hostagent.drivers.libvirt.addresses import AddressWatch
 from services.hostagent.drivers.libvirt.compose import Endpoint, default_cpu, domain_name
 from services.hostagent.drivers.libvirt.connection import DomainEvent, LibvirtConnection, Raw
 from services.hostagent.drivers.libvirt.console import GuestConsole, read_log, trim_log
+from services.hostagent.drivers.libvirt.guestagent import GuestAgents
 from services.hostagent.drivers.libvirt.guests import Guests
+from services.hostagent.drivers.libvirt.inside import LibvirtInside
 from services.hostagent.drivers.libvirt.inventory import (
     HYPERVISORS,
     CpuTime,
@@ -88,7 +91,10 @@ class LibvirtDriver:
         disks = DiskMaker(ImageCache(self._folders.cache), fetch)
         self._work = GuestWork(self._guests, self._folders, disks, self._bridges)
         self._background = Background()
+        self._agents = GuestAgents(self._connection, self._background)
+        self._inside = LibvirtInside(self._connection, self._agents)
         self._deeds = Deeds(self._perform, options.max_deeds, self._background)
+        self._addresses = AddressWatch(self._agents, self._running, self._look_again)
         self._statuses: dict[str, VmStatus] = {}
         self._changed: set[str] = set()
         self._wake = asyncio.Event()
@@ -98,6 +104,11 @@ class LibvirtDriver:
         self._acceleration = Acceleration("test")
         self._last_cpu: CpuTime | None = None
         self._log = get_logger("libvirt")
+
+    @property
+    def inside(self) -> LibvirtInside | None:
+        """The test driver's guests have none."""
+        return None if self._is_test else self._inside
 
     @property
     def capabilities(self) -> frozenset[str]:
@@ -118,6 +129,8 @@ class LibvirtDriver:
         await self._background.__aenter__()
         self._background.start(self._tell_changes(), name="libvirt-events")
         self._background.start(self._tidy_for_ever(), name="libvirt-tidy")
+        if not self._is_test:
+            self._background.start(self._addresses.run(), name="libvirt-addresses")
         return self
 
     async def __aexit__(
@@ -171,8 +184,15 @@ class LibvirtDriver:
         self._heard = heard
 
     def _happened(self, event: DomainEvent) -> None:
-        self._changed.add(event.uid)
+        self._look_again(event.uid)
+
+    def _look_again(self, uid: str) -> None:
+        self._changed.add(uid)
         self._wake.set()
+
+    async def _running(self) -> list[str]:
+        seen = await self._guests.all()
+        return [each.mark.uid for each in seen if self._is_ours(each) and each.power is Power.RUNNING]
 
     async def _tell_changes(self) -> None:
         while True:
@@ -210,7 +230,8 @@ class LibvirtDriver:
         end = domain.end if domain is not None else End.NONE
         if power is Power.OFF and folder.halt_file.exists():
             end = End.BY_AGENT
-        return Seen(self._options.host_id, vm_id, uid, epoch, power, end, self._status(folder, uid))
+        addresses = self._addresses.known(uid) if power is Power.RUNNING else None
+        return Seen(self._options.host_id, vm_id, uid, epoch, power, end, self._status(folder, uid), addresses)
 
     def _status(self, folder: VmFolder, uid: str) -> VmStatus | None:
         return self._statuses.get(uid) or folder.status()

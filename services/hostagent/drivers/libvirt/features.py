@@ -43,6 +43,15 @@ SHAPES: Mapping[str, str] = {
 }
 """Shapes of a guest on QEMU and KVM: name → how a template asks for it."""
 
+INSIDE: Mapping[str, str] = {
+    "screen by VNC": "`moln vm vnc`, several viewers at a time",
+    "picture of the screen": "`moln vm screenshot`, PNG",
+    "commands in the guest": "`moln vm exec`, with the capability `vm.exec` and an agent in the guest",
+    "held writes": "`moln vm freeze`, `thaw`, with an agent in the guest",
+    "addresses told by the agent": "`statuses[].guest_addresses`",
+}
+"""Ways of looking into a guest on QEMU and KVM: name → how."""
+
 HYPERVISORS: Mapping[str, str] = {
     "Xen HVM": "xen",
     "Xen PV": "xen",

@@ -46,6 +46,7 @@ class SimDriver:
 
     name = "sim"
     capabilities = CAPABILITIES
+    inside = None
 
     def __init__(
         self,

@@ -162,10 +162,10 @@ async def test_an_interrupted_start_is_undone(driver: LibvirtDriver, image: Path
 
 async def test_what_the_driver_cannot_make_is_refused_by_name(driver: LibvirtDriver) -> None:
     vm = empty_vm()
-    vm.spec.template.boot.has_tpm = True
+    vm.spec.template.pci_devices.add(vendor="10de")
     outcome = await Doer(driver).do(Deed.START, vm)
     assert outcome.reason is Reason.CAPABILITY
-    assert "boot.has_tpm" in outcome.message
+    assert "PCI" in outcome.message
 
 
 async def test_an_image_that_the_node_does_not_see_is_fetched_once_and_checked(
