@@ -88,6 +88,55 @@ def test_fencing_needs_the_word_of_the_administrator(api: CannedApi, moln: Moln)
     assert "--confirmed" in shown.err
 
 
+def test_a_host_with_a_fence_command_is_fenced_by_it(api: CannedApi, moln: Moln) -> None:
+    found = host(state=HostState.HOST_STATE_SILENT)
+    found.spec.fence_command = "ipmi"
+    api.answers["GetHost"] = found
+    api.answers["FenceHost"] = host(state=HostState.HOST_STATE_FENCED)
+    assert moln("host", "fence", "1").out == "host node-1 (1) is FENCED\n"
+    assert not api.requests("FenceHost")[0].is_confirmed
+
+
+def test_a_failed_script_is_told_in_its_own_words(api: CannedApi, moln: Moln) -> None:
+    api.answers["GetHost"] = host()
+    api.answers["PowerOnHost"] = MolnError(Reason.SCRIPT_FAILED, "power on host node-1: ipmi power_on: no route")
+    shown = moln("host", "power", "on", "1")
+    assert (shown.code, len(api.requests("PowerOnHost"))) == (5, 1), "it was not asked again unasked"
+    assert "ipmi power_on: no route" in shown.err
+
+
+def test_a_drain_is_followed_to_its_end(api: CannedApi, moln: Moln) -> None:
+    left = [2, 2, 1, 0]
+
+    def draining(_: Any) -> Host:
+        found = host(state=HostState.HOST_STATE_DRAINING)
+        found.view.drain_left, found.view.drain_total = left[0] if len(left) == 1 else left.pop(0), 2
+        return found
+
+    api.answers["GetHost"] = api.answers["DrainHost"] = draining
+    shown = moln("host", "drain", "1", "--wait")
+    assert shown.code == 0
+    assert shown.out.splitlines()[-1] == "host node-1 (1): 0 of 2 VMs are left"
+
+
+def test_a_drain_that_takes_too_long_says_what_is_left(api: CannedApi, moln: Moln) -> None:
+    found = host(state=HostState.HOST_STATE_MAINTENANCE)
+    found.view.drain_left, found.view.drain_total = 3, 3
+    api.answers["GetHost"] = api.answers["MaintainHost"] = found
+    shown = moln("host", "maintenance", "1", "--wait", "--timeout", "1s")
+    assert (shown.code, "host node-1 (1) has 3" in shown.err) == (3, True)
+
+
+def test_scripts_and_parameters_of_a_host_are_set_and_taken_away(api: CannedApi, moln: Moln) -> None:
+    found = host()
+    found.spec.script_parameters.update({"address": "bmc-1", "old": "x"})
+    api.answers["GetHost"] = api.answers["UpdateHost"] = found
+    assert moln("host", "update", "1", "--fence-command", "ipmi", "--parameter", "old=", "--parameter", "a=b").code == 0
+    (asked,) = api.requests("UpdateHost")
+    assert (asked.spec.fence_command, dict(asked.spec.script_parameters)) == ("ipmi", {"address": "bmc-1", "a": "b"})
+    assert set(asked.update_mask.paths) == {"fence_command", "script_parameters"}
+
+
 def ready(request: Any) -> Image:
     first = request[0].image if isinstance(request, list) else request
     status = ImageStatus(state=ImageState.IMAGE_STATE_READY, format="raw", virtual_size_bytes=2**20)

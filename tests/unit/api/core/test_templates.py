@@ -119,6 +119,11 @@ BAD: list[tuple[str, dict[str, Any], Reason]] = [
     ("context.secret_variables", {"context": {"secret_variables": {"1A": "1"}}}, Reason.FIELD_INVALID),
     ("context.secret_variables", {"context": {"secret_variables": {"A": "x" * 13_000}}}, Reason.FIELD_INVALID),
     ("context.files", {"context": {"files": {"context.sh": ""}}}, Reason.FIELD_INVALID),
+    (
+        "on_host_loss",
+        {"on_host_loss": template_pb2.ON_HOST_LOSS_RESTART, "disks": [{"size_mib": 1}]},
+        Reason.FIELD_INVALID,
+    ),
     ("context.files", {"context": {"files": {"../x": ""}}}, Reason.FIELD_INVALID),
     ("context.files", {"context": {"files": {"big": "AAAA" * 11_000}}}, Reason.FIELD_INVALID),
     ("labels[a]", {"labels": {"a": "x" * 300}}, Reason.FIELD_INVALID),
