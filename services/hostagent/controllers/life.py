@@ -81,6 +81,7 @@ class Life:
             Act.STAND: self._moving.stand,
             Act.CLAIM: self._moving.claim,
             Act.RECEIVE: self._moving.receive,
+            Act.LOOK: self._look,
             Act.ARRIVE: self._moving.arrive,
             Act.FETCH: self._moving.fetch,
             Act.ERASE: self._erase,
@@ -105,6 +106,8 @@ class Life:
             return
         observed = observe(guest)
         act = TABLE[observed, wanted]
+        if act is Act.LOOK and guest.sighted:
+            act = TABLE[Observed.FETCHED, wanted]
         if act in PAUSED and self._must_wait(guest):
             return
         self._acts[act](guest, observed)
@@ -132,6 +135,10 @@ class Life:
             return
         if list(status.guest_addresses) != list(found):
             self._hand.report(guest, statuses.with_addresses(status, found))
+
+    def unsure(self, guest: Guest) -> None:
+        """Looks that have begun already say nothing of the guest any more."""
+        self._hand.note_change(guest)
 
     # Claims
 
@@ -176,6 +183,9 @@ class Life:
 
     def _keep(self, guest: Guest, _observed: Observed) -> None:
         return
+
+    def _look(self, guest: Guest, _observed: Observed) -> None:
+        self._hand.look(guest.host_id)
 
     def _claim(self, guest: Guest, _observed: Observed) -> None:
         order = guest.order

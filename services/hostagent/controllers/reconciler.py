@@ -155,9 +155,18 @@ class Reconciler:
             guest = host.get(seen.vm_id)
             if guest is None or guest.changed <= began_at:
                 self.see(seen)
+        self._sighted(host.values(), began_at)
         for guest in list(host.values()):
             if guest.vm_id not in present and guest.power is not Power.ABSENT and guest.changed <= began_at:
                 self._life.power(guest, Power.ABSENT, End.VANISHED)
+
+    def _sighted(self, guests: Iterable[Guest], began_at: int) -> None:
+        """What was waited for a look for may go on."""
+        for guest in list(guests):
+            if not guest.sighted and guest.changed <= began_at:
+                guest.sighted = True
+                if guest.status is not None and guest.status.phase == vm_pb2.VM_PHASE_READY:
+                    self._life.decide(guest)
 
     def orphans(self, host_id: int) -> list[str]:
         """Names of what carries moln's mark and is not ordered here, once all orders are known."""
@@ -197,6 +206,9 @@ class Reconciler:
 
     def _replace(self, guest: Guest, order: VmOrder, now: float) -> None:
         before, guest.order, guest.refused = guest.order, order, None
+        if order.HasField("move") or (guest.status is not None and guest.status.phase == vm_pb2.VM_PHASE_READY):
+            guest.sighted = False
+            self._life.unsure(guest)
         if before is None or before.intent.generation != order.intent.generation or before.is_erase != order.is_erase:
             guest.not_before = 0.0
             guest.ordered_at = now

@@ -67,6 +67,7 @@ class Guest:
         "power",
         "queued",
         "refused",
+        "sighted",
         "status",
         "vm_id",
         "waits",
@@ -88,6 +89,8 @@ class Guest:
         """The order for which a claim was refused: nothing is tried until another one comes."""
         self.power = Power.ABSENT
         self.end = End.NONE
+        self.sighted = False
+        """Whether the hypervisor was looked at since the order came: a guest may have arrived unheard."""
         self.doing = Doing.NOTHING
         self.background = ""
         """Id of the background operation that is under way, or empty."""

@@ -39,6 +39,8 @@ class Act(Enum):
     CLAIM = "claim"
     """Claim a place as the target of a move."""
     RECEIVE = "receive"
+    LOOK = "look"
+    """Look whether the guest has arrived by a live move, and go on as of one that is FETCHED where it has not."""
     ARRIVE = "arrive"
     """Report that the guest has arrived and runs."""
     FETCH = "fetch"
@@ -51,13 +53,13 @@ _GRID = """
                absent  off       resting   suspended ready     fetched   handed    stored    ended     fell      lost      running   unknown
 nothing        keep    keep      keep      keep      keep      keep      keep      keep      keep      keep      keep      keep      keep
 wait           keep    keep      keep      keep      keep      keep      keep      keep      rest      retry     keep      confirm   keep
-run            start   start     keep      start     start     start     start     start     rest      retry     start     confirm   keep
-off            keep    rest      keep      plug      rest      rest      rest      rest      rest      rest      rest      shut_down keep
-off_hard       keep    rest      keep      plug      rest      rest      rest      rest      rest      rest      rest      plug      keep
-suspend        keep    rest      keep      settle    settle    settle    settle    keep      rest      rest      rest      suspend   keep
-stop           keep    upload    upload    upload    upload    upload    upload    settle    upload    upload    upload    suspend   keep
-undeploy       keep    upload    upload    upload    upload    upload    upload    settle    upload    upload    upload    shut_down keep
-undeploy_hard  keep    upload    upload    upload    upload    upload    upload    settle    upload    upload    upload    plug      keep
+run            start   start     keep      start     look      start     start     start     rest      retry     start     confirm   keep
+off            keep    rest      keep      plug      look      rest      rest      rest      rest      rest      rest      shut_down keep
+off_hard       keep    rest      keep      plug      look      rest      rest      rest      rest      rest      rest      plug      keep
+suspend        keep    rest      keep      settle    look      settle    settle    keep      rest      rest      rest      suspend   keep
+stop           keep    upload    upload    upload    look      upload    upload    settle    upload    upload    upload    suspend   keep
+undeploy       keep    upload    upload    upload    look      upload    upload    settle    upload    upload    upload    shut_down keep
+undeploy_hard  keep    upload    upload    upload    look      upload    upload    settle    upload    upload    upload    plug      keep
 migrate        keep    migrate   stand     stand     keep      keep      keep      stand     stand     stand     stand     migrate   keep
 save_and_go    keep    hand_over hand_over hand_over keep      keep      keep      keep      hand_over hand_over hand_over suspend   keep
 off_and_go     keep    hand_over hand_over hand_over keep      keep      keep      keep      hand_over hand_over hand_over shut_down keep

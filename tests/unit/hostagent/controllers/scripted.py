@@ -30,6 +30,12 @@ class Domain:
     epoch: int
     is_running: bool = False
     end: End = End.NONE
+    is_saved: bool = False
+
+    @property
+    def power(self) -> Power:
+        """As a driver tells it."""
+        return Power.RUNNING if self.is_running else Power.SAVED if self.is_saved else Power.OFF
 
 
 class ManualTimers:
@@ -54,7 +60,8 @@ class ManualTimers:
 class ScriptedDriver:
     """Deeds begin, and end when the test says so. It holds what a hypervisor holds, and checks what it is asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, host_id: int = HOST) -> None:
+        self.host_id = host_id
         self.domains: dict[int, Domain] = {}
         self.under_way: dict[int, Work] = {}
         self.interrupted: set[int] = set()
@@ -69,7 +76,7 @@ class ScriptedDriver:
         self.under_way[work.vm_id] = work
 
     def interrupt(self, host_id: int, vm_id: int, *, is_background: bool = False) -> None:
-        assert host_id == HOST
+        assert host_id == self.host_id
         if vm_id in self.under_way:
             self.interrupted.add(vm_id)
 
@@ -85,7 +92,7 @@ class ScriptedDriver:
             self.domains[work.vm_id] = Domain(work.vm_id, work.uid, work.status.epoch, is_running=True)
         elif work.vm_id in self.domains:
             domain = self.domains[work.vm_id]
-            domain.is_running = False
+            domain.is_running, domain.is_saved = False, work.deed is Deed.SUSPEND
             domain.end = End.BY_AGENT if work.deed is Deed.HALT else End.NONE
 
     def finish(self, vm_id: int, outcome: Outcome = DONE) -> None:
@@ -102,8 +109,8 @@ class ScriptedDriver:
         """What a look finds."""
         return [
             Seen(
-                HOST, domain.vm_id, domain.uid, domain.epoch, Power.RUNNING if domain.is_running else Power.OFF,
-                domain.end, self.remembered.get(domain.vm_id),
+                self.host_id, domain.vm_id, domain.uid, domain.epoch, domain.power, domain.end,
+                self.remembered.get(domain.vm_id),
             )
             for domain in self.domains.values()
         ]  # fmt: skip
@@ -124,10 +131,10 @@ class Agent:
 
     def __init__(self, driver: ScriptedDriver, timers: ManualTimers) -> None:
         self.driver, self.timers = driver, timers
-        self.guests = Guests([HOST])
+        host_id = self.host_id = driver.host_id
+        self.guests = Guests([host_id])
         self.outbox = Outbox(lambda: None)
-        base = host_base(HOST, "boot-1", "scripted", "<node n1>", 1)
-        bases = {HOST: base}
+        bases = {host_id: host_base(host_id, "boot-1", "scripted", f"<node n{host_id}>", 1)}
         hand = Hand(
             driver, self.outbox, timers, bases, NoMetrics(), now=lambda: timers.now, look=lambda _host: self.look(),
             is_verbose=False,
@@ -138,12 +145,12 @@ class Agent:
 
     def look(self) -> None:
         """Compares with the hypervisor."""
-        self.reconciler.compare(HOST, self.driver.seen(), self.reconciler.changes)
+        self.reconciler.compare(self.host_id, self.driver.seen(), self.reconciler.changes)
 
     def connect(self) -> None:
         """A stream is there."""
         self.outbox.open()
-        self.reconciler.report_all([HOST])
+        self.reconciler.report_all([self.host_id])
 
     def order(self, *orders: VmOrder) -> None:
         self.reconciler.take_orders(orders, self.timers.now)
@@ -153,11 +160,13 @@ class Agent:
         return self.outbox.take(1000)
 
     def answer(self, report: VmReport, reason: str = "") -> None:
-        ack = ReportAck(host_id=HOST, vm_id=report.vm_id, sequence=report.sequence, is_stored=not reason, reason=reason)
+        ack = ReportAck(
+            host_id=self.host_id, vm_id=report.vm_id, sequence=report.sequence, is_stored=not reason, reason=reason
+        )
         self.reconciler.take_acks([ack])
 
     def guest(self, vm_id: int = 7) -> Guest:
-        found = self.guests.get(HOST, vm_id)
+        found = self.guests.get(self.host_id, vm_id)
         assert found is not None
         return found
 
