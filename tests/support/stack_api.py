@@ -39,6 +39,11 @@ class StackApi:
         self._users: Any = user_service_pb2_grpc.UserServiceStub(channel)
         self._operations: Any = operations_service_pb2_grpc.OperationsServiceStub(channel)
 
+    def ask(self, method: str, request: object) -> Any:
+        """A call of VmService, waiting for the server. Raises grpc.RpcError for a refusal."""
+        call = getattr(self._vms, method)
+        return call(request, metadata=self._metadata, timeout=CALL_SECONDS, wait_for_ready=True)
+
     def close(self) -> None:
         """Ends the connection."""
         self.channel.close()
