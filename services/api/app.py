@@ -44,6 +44,7 @@ from services.api.servicers.others import ClusterServicer, OperationsServicer, T
 from services.api.servicers.raw import add_raw
 from services.api.servicers.vms import VmServicer
 from services.api.settings import Settings
+from services.api.usecases.accounting import Accounting
 from services.api.usecases.cloud_status import CloudStatus
 from services.api.usecases.clusters import Clusters
 from services.api.usecases.consoles import Consoles
@@ -59,6 +60,7 @@ from services.api.usecases.streams import Streams
 from services.api.usecases.templates import Templates
 from services.api.usecases.usages import Usages
 from services.api.usecases.users import Users
+from services.api.usecases.vm_histories import VmHistories
 from services.api.usecases.vm_operations import VmOperations
 from services.api.usecases.vm_watches import VmWatches
 from services.api.usecases.vms import Vms
@@ -123,7 +125,7 @@ async def main(settings: Settings, run: Run) -> None:
         forwarder = Forwarder(store, secret, _client_tls(settings))
         stack.push_async_callback(forwarder.close)
         _forward(server, forwarder)
-        book = _add_monitoring(server, settings, store, cloud, gateway, streams, stack)
+        book = _add_monitoring(server, settings, store, cloud, gateway, keeper, streams, stack)
         run.pages[PATH] = ScrapeTargets(cloud).document
         _measure(run, cloud, gateway, store, book)
 
@@ -253,13 +255,11 @@ def _add_services(
     cluster_servicer = ClusterServicer(Clusters(store, cloud), hosts)
     server.add(cluster_service_pb2_grpc.add_ClusterServiceServicer_to_server, cluster_servicer)
     server.add(user_service_pb2_grpc.add_UserServiceServicer_to_server, UserServicer(Users(store, cloud)))
-    operations = OperationsServicer(CloudStatus(store, cloud, gateway, version()), Events(keeper, streams))
-    server.add(operations_service_pb2_grpc.add_OperationsServiceServicer_to_server, operations)
 
 
 def _add_monitoring(
-    server: RpcServer, settings: Settings, store: Store, cloud: CloudIndex, gateway: NodeGateway, streams: Streams,
-    stack: contextlib.AsyncExitStack,
+    server: RpcServer, settings: Settings, store: Store, cloud: CloudIndex, gateway: NodeGateway, keeper: Keeper,
+    streams: Streams, stack: contextlib.AsyncExitStack,
 ) -> SampleBook:  # fmt: skip
     """Where samples go, and who reads them."""
     book, peers = SampleBook(cloud, settings.samples_max_vms), Peers(store, cloud, _client_tls(settings))
@@ -267,6 +267,9 @@ def _add_monitoring(
     gateway.on_samples = book.take
     servicer = MonitoringServicer(Usages(cloud, Vms(store, cloud), gateway, book, peers, streams))
     server.add(monitoring_service_pb2_grpc.add_MonitoringServiceServicer_to_server, servicer)
+    status, events = CloudStatus(store, cloud, gateway, version()), Events(keeper, streams)
+    operations = OperationsServicer(status, events, VmHistories(cloud, keeper), Accounting(cloud, keeper, book))
+    server.add(operations_service_pb2_grpc.add_OperationsServiceServicer_to_server, operations)
     return book
 
 

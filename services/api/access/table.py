@@ -113,6 +113,8 @@ _ROWS: Mapping[str, Mapping[str, Access]] = {
         "ListEvents": _U,
         "WatchEvents": _U,
         "UpdateCloud": _A,
+        "GetVmHistory": _U,
+        "ListAccountingRecords": _U,
     },
     "moln.operations.v1.MonitoringService": {
         "ListHostUsages": _A,
