@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from moln.operations.v1 import operations_service_pb2 as pb
 from services.api.core.accounting import HOUR_S, account
-from services.api.core.timeline import Event, Gap, clipped, pieces, time_of
+from services.api.core.timeline import Event, Gap, Standing, clipped, pieces, time_of
 from services.api.history.keeper import Keeper
 from services.api.history.log import Query
 from services.api.index.cloud import CloudIndex
@@ -22,6 +24,14 @@ from services.common.domain.errors import MolnError, invalid
 from services.common.domain.reasons import Reason
 
 _CHUNK = 10_000
+
+
+class _Living(NamedTuple):
+    """A VM that is there now."""
+
+    name: str
+    owner_id: int
+    standing: Standing | None
 
 
 class Accounting:
@@ -42,12 +52,11 @@ class Accounting:
             raise invalid("end_time", "is before start_time")
         marks, gaps = await gaps_of(self._keeper)
         events = await self._events(owner_id, end)
+        living = {vm.id: _Living(vm.name, vm.owner_id, present(vm)) for vm in self._cloud.vms.living(owner_id)}
+        records = await asyncio.to_thread(_records, events, living, gaps, begin, (start, end), now)
         self._book.settle()
-        records = [
-            record
-            for vm_id in sorted(events.keys() | {vm.id for vm in self._cloud.vms.living(owner_id)})
-            if (record := self._record(vm_id, events.get(vm_id, []), gaps, begin, (start, end), now)) is not None
-        ]
+        for record in records:
+            self._complete(record, start, end)
         records.sort(key=lambda record: (record.owner_id, record.vm_id))
         known = [mark for mark, gap in zip(marks, gaps, strict=True) if gap.end > start and gap.start < end]
         return pb.ListAccountingRecordsResponse(
@@ -78,27 +87,10 @@ class Accounting:
                 return found
             after = chunk[-1].revision
 
-    def _record(
-        self,
-        vm_id: int,
-        events: Sequence[Event],
-        gaps: Sequence[Gap],
-        begin: float,
-        span: tuple[float, float],
-        now: float,
-    ) -> pb.AccountingRecord | None:  # fmt: skip
-        living = self._cloud.vms.get(vm_id)
-        record = pb.AccountingRecord(vm_id=vm_id)
-        account(record, clipped(pieces(events, gaps, begin, now, present(living)), *span))
-        if not record.existing_seconds:
-            return None
-        last = events[-1] if events else None
-        record.owner_id = living.owner_id if living is not None and living.owner_id else last.owner_id if last else 0
-        record.vm_name = living.name if living is not None and living.name else last.name if last else ""
+    def _complete(self, record: pb.AccountingRecord, start: float, end: float) -> None:
         user = self._cloud.catalog.get("user", record.owner_id)
         record.owner = user.value.name if user is not None else ""
-        self._add_used(record, *span)
-        return record
+        self._add_used(record, start, end)
 
     def _add_used(self, record: pb.AccountingRecord, start: float, end: float) -> None:
         """CPU that samples saw: the mean of their half hours, for no more time than the VM ran."""
@@ -114,6 +106,27 @@ class Accounting:
             mean = sum(seconds * percent for seconds, percent in shares) / covered
             record.sampled_seconds = min(covered, record.running_seconds)
             record.cpu_used_core_hours = mean / 100 * record.sampled_seconds / HOUR_S
+
+
+def _records(
+    events: Mapping[int, Sequence[Event]], living: Mapping[int, _Living], gaps: Sequence[Gap], begin: float,
+    span: tuple[float, float], now: float,
+) -> list[pb.AccountingRecord]:  # fmt: skip
+    """Of every VM that was there in the span. Runs in a thread: there may be very many transitions."""
+    records = []
+    for vm_id in events.keys() | living.keys():
+        transitions, alive = events.get(vm_id, ()), living.get(vm_id)
+        standing = alive.standing if alive is not None else None
+        record = pb.AccountingRecord(vm_id=vm_id)
+        account(record, clipped(pieces(transitions, gaps, begin, now, standing), *span))
+        if not record.existing_seconds:
+            continue
+        if alive is not None:
+            record.vm_name, record.owner_id = alive.name, alive.owner_id
+        else:
+            record.vm_name, record.owner_id = transitions[-1].name, transitions[-1].owner_id
+        records.append(record)
+    return records
 
 
 def _seconds(moment: Timestamp) -> float:
