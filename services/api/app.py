@@ -49,6 +49,7 @@ from services.api.usecases.cloud_status import CloudStatus
 from services.api.usecases.clusters import Clusters
 from services.api.usecases.consoles import Consoles
 from services.api.usecases.events import Events
+from services.api.usecases.host_guests import HostGuests
 from services.api.usecases.host_scripts import HostScripts
 from services.api.usecases.host_watches import HostWatches
 from services.api.usecases.hosts import Hosts
@@ -121,7 +122,7 @@ async def main(settings: Settings, run: Run) -> None:
         vms = Vms(store, cloud)
         operations = VmOperations(store, cloud, vms)
         _add_vms(server, store, cloud, keeper, tunnels, streams, vms, operations)
-        _add_services(server, store, cloud, keeper, gateway, streams, public_node, vms, scripts)
+        _add_services(server, store, cloud, keeper, gateway, tunnels, streams, public_node, vms, scripts)
         forwarder = Forwarder(store, secret, _client_tls(settings))
         stack.push_async_callback(forwarder.close)
         _forward(server, forwarder)
@@ -240,6 +241,7 @@ def _add_services(
     cloud: CloudIndex,
     keeper: Keeper,
     gateway: NodeGateway,
+    tunnels: Tunnels,
     streams: Streams,
     node_address: str,
     vms: Vms,
@@ -249,7 +251,10 @@ def _add_services(
     template_servicer = TemplateServicer(Templates(store, cloud), vms)
     add_raw(server, template_service_pb2_grpc.add_TemplateServiceServicer_to_server, template_servicer)
     host_servicer = HostServicer(
-        hosts, HostWatches(store, cloud, hosts, streams), HostScripts(store, cloud, hosts, streams)
+        hosts,
+        HostWatches(store, cloud, hosts, streams),
+        HostScripts(store, cloud, hosts, streams),
+        HostGuests(cloud, tunnels),
     )
     server.add(host_service_pb2_grpc.add_HostServiceServicer_to_server, host_servicer)
     cluster_servicer = ClusterServicer(Clusters(store, cloud), hosts)

@@ -129,7 +129,7 @@ class _Agent:
         self.session.promise_s = lambda: self._watchdog()[0]
         self.link = _link(settings, identity, self.session, self._metrics, self._fence)
         self._background = Background()
-        self.tunnels = Tunnels(driver, driver.inside, lambda to: _dial(settings, to), self._background)
+        self.tunnels = Tunnels(driver, driver.inside, driver.foreign, lambda to: _dial(settings, to), self._background)
 
     async def run(self, stack: AsyncExitStack) -> None:
         """Adopts what runs, connects, and works until the process is asked to stop."""

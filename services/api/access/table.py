@@ -86,6 +86,7 @@ _ROWS: Mapping[str, Mapping[str, Access]] = {
         "MaintainHost": _A,
         "SetHostOffline": _A,
         "FenceHost": _A,
+        "ListHostGuests": _A,
         "PowerOffHost": _A,
         "PowerOnHost": _A,
         "DeleteHost": _A,

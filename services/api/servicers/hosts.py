@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from moln.compute.v1 import host_pb2, host_service_pb2, host_service_pb2_grpc
 from services.api.access.gate import caller_of_call
+from services.api.usecases.host_guests import HostGuests
 from services.api.usecases.host_scripts import HostScripts
 from services.api.usecases.host_watches import HostWatches
 from services.api.usecases.hosts import Hosts
@@ -17,8 +18,9 @@ M = host_pb2.HostMode
 class HostServicer(host_service_pb2_grpc.HostServiceServicer):
     """Hosts."""
 
-    def __init__(self, hosts: Hosts, watches: HostWatches, scripts: HostScripts) -> None:
+    def __init__(self, hosts: Hosts, watches: HostWatches, scripts: HostScripts, guests: HostGuests) -> None:
         self._hosts = hosts
+        self._guests = guests
         self._scripts = scripts
         self._watches = watches
 
@@ -77,6 +79,11 @@ class HostServicer(host_service_pb2_grpc.HostServiceServicer):
 
     async def PowerOnHost(self, request: host_service_pb2.PowerOnHostRequest, context: Context) -> host_pb2.Host:
         return await self._scripts.power_on(request.id, caller_of_call())
+
+    async def ListHostGuests(
+        self, request: host_service_pb2.ListHostGuestsRequest, context: Context
+    ) -> host_service_pb2.ListHostGuestsResponse:
+        return await self._guests.list(request.id)
 
     async def DeleteHost(
         self, request: host_service_pb2.DeleteHostRequest, context: Context

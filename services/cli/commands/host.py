@@ -21,7 +21,7 @@ from moln.compute.v1.host_service_pb2 import (
     UpdateHostRequest,
 )
 from services.cli.command_line import Group
-from services.cli.commands import host_modes
+from services.cli.commands import host_guests, host_modes
 from services.cli.exits import usage
 from services.cli.host_text import host_lines, join_lines
 from services.cli.options import (
@@ -239,5 +239,5 @@ def delete_hosts(session: Session, hosts: Sequence[str], yes: bool) -> None:
         click.echo(f"deleted {HOSTS.title(host)}")
 
 
-for added in host_modes.COMMANDS:
+for added in (*host_modes.COMMANDS, *host_guests.COMMANDS):
     command.add_command(added)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -311,6 +311,12 @@ class Flags:
     )  # fmt: skip
     OFF_STATES = frozenset({libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED})
     CRASHED = libvirt.VIR_DOMAIN_CRASHED
+    STATE_NAMES: Mapping[int, str] = {
+        libvirt.VIR_DOMAIN_RUNNING: "running", libvirt.VIR_DOMAIN_BLOCKED: "running",
+        libvirt.VIR_DOMAIN_SHUTDOWN: "running", libvirt.VIR_DOMAIN_PAUSED: "paused",
+        libvirt.VIR_DOMAIN_PMSUSPENDED: "paused", libvirt.VIR_DOMAIN_SHUTOFF: "off",
+        libvirt.VIR_DOMAIN_CRASHED: "crashed",
+    }  # fmt: skip
     OFF_SHUT_DOWN = libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN
     OFF_CRASHED = frozenset({libvirt.VIR_DOMAIN_SHUTOFF_CRASHED, libvirt.VIR_DOMAIN_SHUTOFF_FAILED})
     OFF_DESTROYED = libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED

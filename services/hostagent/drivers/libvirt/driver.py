@@ -28,6 +28,7 @@ from services.hostagent.drivers.libvirt.addresses import AddressWatch
 from services.hostagent.drivers.libvirt.compose import Endpoint, default_cpu, domain_name
 from services.hostagent.drivers.libvirt.connection import DomainEvent, LibvirtConnection, Raw
 from services.hostagent.drivers.libvirt.console import GuestConsole, read_log, trim_log
+from services.hostagent.drivers.libvirt.foreign import LibvirtForeign
 from services.hostagent.drivers.libvirt.guestagent import GuestAgents
 from services.hostagent.drivers.libvirt.guests import Guests
 from services.hostagent.drivers.libvirt.inside import LibvirtInside
@@ -93,6 +94,7 @@ class LibvirtDriver:
         self._background = Background()
         self._agents = GuestAgents(self._connection, self._background)
         self._inside = LibvirtInside(self._connection, self._agents)
+        self.foreign = LibvirtForeign(self._connection, options.cloud_uid)
         self._deeds = Deeds(self._perform, options.max_deeds, self._background)
         self._addresses = AddressWatch(self._agents, self._running, self._look_again)
         self._statuses: dict[str, VmStatus] = {}
