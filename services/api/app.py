@@ -54,6 +54,7 @@ from services.api.usecases.host_scripts import HostScripts
 from services.api.usecases.host_watches import HostWatches
 from services.api.usecases.hosts import Hosts
 from services.api.usecases.insides import Insides
+from services.api.usecases.lost_hosts import LostHosts
 from services.api.usecases.operation_views import OperationViews
 from services.api.usecases.schedules import Schedules
 from services.api.usecases.scrape_targets import PATH, ScrapeTargets
@@ -255,6 +256,7 @@ def _add_services(
         HostWatches(store, cloud, hosts, streams),
         HostScripts(store, cloud, hosts, streams),
         HostGuests(cloud, tunnels),
+        LostHosts(store, cloud, hosts),
     )
     server.add(host_service_pb2_grpc.add_HostServiceServicer_to_server, host_servicer)
     cluster_servicer = ClusterServicer(Clusters(store, cloud), hosts)
