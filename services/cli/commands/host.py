@@ -231,9 +231,7 @@ def disable_hosts(session: Session, hosts: Sequence[str]) -> None:
     """,
 )
 @click.argument("hosts", type=Name("host"), nargs=-1, required=True)
-@click.option(
-    "--lost", is_flag=True, help="It is fenced and never comes back: what is left on it is given up."
-)
+@click.option("--lost", is_flag=True, help="It is fenced and never comes back: what is left on it is given up.")
 @yes_option
 @click.pass_obj
 def delete_hosts(session: Session, hosts: Sequence[str], lost: bool, yes: bool) -> None:
