@@ -54,6 +54,8 @@ class DomainEvent:
     """Something has happened to a domain; `uid` is empty when the connection was lost, so that all may have changed."""
 
     uid: str
+    is_reboot: bool = False
+    """The guest began anew, without having been off."""
 
 
 class LibvirtConnection:
@@ -99,6 +101,10 @@ class LibvirtConnection:
         """From now on calls `heard` on the event loop of the callers when a domain has changed. Never raises."""
         self._listeners.append(heard)
 
+    def ignore(self, heard: Callable[[DomainEvent], None]) -> None:
+        """No longer calls `heard`."""
+        self._listeners.remove(heard)
+
     async def close(self) -> None:
         """Closes the connection; a later call would open it anew."""
         await asyncio.get_running_loop().run_in_executor(self._pool, self._drop)
@@ -134,6 +140,7 @@ class LibvirtConnection:
             _try(raw.setKeepAlive, KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
             _try(raw.registerCloseCallback, self._closed, None)
             _try(raw.domainEventRegisterAny, None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._happened, None)
+            _try(raw.domainEventRegisterAny, None, libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._rebooted, None)
         self._log.info("connected to the hypervisor", uri=self.uri)
         return raw
 
@@ -145,6 +152,9 @@ class LibvirtConnection:
 
     def _happened(self, _raw: Raw, domain: Raw, _event: int, _detail: int, _opaque: object) -> None:
         self._tell(DomainEvent(domain.UUIDString()))
+
+    def _rebooted(self, _raw: Raw, domain: Raw, _opaque: object) -> None:
+        self._tell(DomainEvent(domain.UUIDString(), is_reboot=True))
 
     def _closed(self, _raw: Raw, _reason: int, _opaque: object) -> None:
         self._log.warning("the connection to the hypervisor was lost", uri=self.uri)
@@ -325,6 +335,29 @@ class Flags:
 def is_local(uri: str) -> bool:
     """Whether the hypervisor is on this machine: the URI names no other one."""
     return not uri.partition("://")[2].partition("/")[0]
+
+
+class LiveFlags:
+    """The same for what is done to guests that run."""
+
+    LIVE, CONFIG = libvirt.VIR_DOMAIN_AFFECT_LIVE, libvirt.VIR_DOMAIN_AFFECT_CONFIG
+    SECURE = libvirt.VIR_DOMAIN_XML_SECURE
+    MIGRATABLE = libvirt.VIR_DOMAIN_XML_MIGRATABLE
+    SAVE_IMAGE_SECURE = libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE
+    RESTORE_PAUSED = libvirt.VIR_DOMAIN_SAVE_PAUSED
+    UNKNOWN = libvirt.VIR_DOMAIN_SHUTOFF_UNKNOWN
+    """A hypervisor's library that was begun anew does not remember why a guest is off."""
+    OFF_SAVED = libvirt.VIR_DOMAIN_SHUTOFF_SAVED
+    PAUSED = libvirt.VIR_DOMAIN_PAUSED
+    PAUSED_MIGRATION = libvirt.VIR_DOMAIN_PAUSED_MIGRATION
+    JOB_NONE = libvirt.VIR_DOMAIN_JOB_NONE
+    MODIFY_FORCE = libvirt.VIR_DOMAIN_DEVICE_MODIFY_FORCE
+    RESIZE_BYTES = libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES
+    SNAPSHOT_REDEFINE = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE
+    SNAPSHOT_METADATA_ONLY = libvirt.VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY
+    SNAPSHOT_SECURE = libvirt.VIR_DOMAIN_SNAPSHOT_XML_SECURE
+    REVERT_RUNNING = libvirt.VIR_DOMAIN_SNAPSHOT_REVERT_RUNNING
+    REVERT_FORCE = libvirt.VIR_DOMAIN_SNAPSHOT_REVERT_FORCE
 
 
 def version_text(number: int) -> str:

@@ -16,7 +16,8 @@ from services.hostagent.drivers.libvirt.connection import (
     WrongState,
     or_none,
 )
-from services.hostagent.drivers.libvirt.observe import Observed, end_of, power_of
+from services.hostagent.drivers.libvirt.live import LiveGuests
+from services.hostagent.drivers.libvirt.observe import Observed, end_of, is_arriving, is_saved, power_of
 from services.hostagent.drivers.libvirt.spec import DomainSpec, Mark
 from services.hostagent.drivers.libvirt.xml import MARK_NAMESPACE, domain_xml, parse_mark
 from services.hostagent.drivers.ports import Power
@@ -32,6 +33,8 @@ class Guests:
 
     def __init__(self, connection: LibvirtConnection) -> None:
         self._connection = connection
+        self.live = LiveGuests(connection)
+        """The same domains, for what is done while they run."""
         self._marks: dict[str, Mark | None] = {}
 
     async def start(self, spec: DomainSpec) -> None:
@@ -128,7 +131,8 @@ class Guests:
         if mark is None:
             return None
         state, reason = domain.state()
-        return Observed(mark, domain.name(), power_of(state), end_of(state, reason))
+        power, end = power_of(state), end_of(state, reason)
+        return Observed(mark, domain.name(), power, end, is_saved(state, reason), is_arriving(state, reason))
 
     async def _on(self, uid: str, work: Callable[[Raw], object], what: str) -> None:
         try:
