@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,6 +22,8 @@ from services.common.obs.logs import get_logger
 T = TypeVar("T")
 Raw = Any
 """libvirt's own objects: its Python binding has no types."""
+
+Abort = Callable[[], Awaitable[None]]
 
 CALL_SECONDS = 30.0
 WORKERS = 8
@@ -78,11 +80,14 @@ class LibvirtConnection:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._log = get_logger("libvirt")
 
-    async def call(self, work: Callable[[Raw], T], *, what: str, seconds: float | None = None) -> T:
+    async def call(
+        self, work: Callable[[Raw], T], *, what: str, seconds: float | None = None, abort: Abort | None = None
+    ) -> T:
         """`work(connection)` in a thread. Raises HypervisorError that says `what` was being attempted.
 
         After `seconds` the caller is free again; the thread stays busy until libvirt returns. A caller that is
-        cancelled goes on only when the call has ended, or after `seconds`: libvirt's calls cannot be stopped half-way.
+        cancelled goes on only when the call has ended, or after `seconds`: libvirt's calls cannot be stopped half-way
+        but by what `abort` does.
         """
         loop = self._loop = asyncio.get_running_loop()
         limit = seconds or self._call_seconds
@@ -91,6 +96,8 @@ class LibvirtConnection:
         try:
             await asyncio.wait({under_way}, timeout=limit)
         except asyncio.CancelledError:
+            if abort is not None:
+                await abort()
             await asyncio.wait({under_way}, timeout=limit)
             raise
         if not under_way.done():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from xml.etree.ElementTree import Element
@@ -45,17 +46,24 @@ class LiveGuests:
 
     async def long(self, uid: str, work: Callable[[Raw], T], what: str, percent: Percent = lambda _percent: None) -> T:
         """The same for work that takes its time. Cancelled, it is aborted, and has ended before this returns."""
-        task = asyncio.ensure_future(self.on(uid, work, what, LONG_SECONDS))
         try:
-            while not task.done():
-                await asyncio.wait({task}, timeout=LOOK_SECONDS)
-                if not task.done() and (done := await self.job_percent(uid)) is not None:
-                    percent(done)
-        except asyncio.CancelledError:
-            await self.abort(uid)
-            await asyncio.wait({task})
-            raise
-        return task.result()
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(self._tell(uid, percent))
+                try:
+                    return await self._connection.call(
+                        lambda raw: work(raw.lookupByUUIDString(uid)), what=what, seconds=LONG_SECONDS,
+                        abort=partial(self.abort, uid),
+                    )  # fmt: skip
+                finally:
+                    watching.cancel()
+        except BaseExceptionGroup as group_err:
+            raise group_err.exceptions[0] from None
+
+    async def _tell(self, uid: str, percent: Percent) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if (done := await self.job_percent(uid)) is not None:
+                percent(done)
 
     async def job_percent(self, uid: str) -> int | None:
         """How far the hypervisor's own work on the guest is; None where there is none."""

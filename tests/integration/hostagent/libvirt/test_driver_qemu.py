@@ -57,7 +57,7 @@ async def test_a_guest_boots_reads_its_context_answers_and_leaves_nothing(
     await console_with(driver, vm, "kept", times=1)
     assert (await doer.do(Deed.ERASE, vm)).is_done
     assert await doer.power(vm) is Power.ABSENT
-    assert list((folder / "node" / "vms").iterdir()) == []
+    assert list((folder / "node" / "vms").glob("[!.]*")) == []
     assert bridge not in await bridges()
 
 
@@ -133,7 +133,7 @@ async def test_a_start_whose_image_has_vanished_leaves_nothing(
     outcome = await Doer(driver).do(Deed.START, vm)
     assert (outcome.is_done, outcome.reason, outcome.step) == (False, Reason.IMAGE_VANISHED, "stage_disks")
     assert "absent.qcow2" in outcome.message
-    assert list((folder / "node" / "vms").iterdir()) == []
+    assert list((folder / "node" / "vms").glob("[!.]*")) == []
     assert bridge not in await bridges()
 
 
@@ -146,7 +146,7 @@ async def test_a_start_that_the_hypervisor_refuses_is_undone_and_told_in_its_own
     outcome = await Doer(driver).do(Deed.START, vm)
     assert (outcome.reason, outcome.step) == (Reason.START_FAILED, "start_guest")
     assert "no-such-cpu" in outcome.message
-    assert list((folder / "node" / "vms").iterdir()) == []
+    assert list((folder / "node" / "vms").glob("[!.]*")) == []
     assert bridge not in await bridges()
 
 
@@ -157,7 +157,7 @@ async def test_an_interrupted_start_is_undone(driver: LibvirtDriver, image: Path
     driver.interrupt(1, vm.vm_id)
     assert (await ended).was_interrupted
     assert await doer.power(vm) is Power.ABSENT
-    assert list((folder / "node" / "vms").iterdir()) == []
+    assert list((folder / "node" / "vms").glob("[!.]*")) == []
 
 
 async def test_what_the_driver_cannot_make_is_refused_by_name(driver: LibvirtDriver) -> None:
