@@ -160,6 +160,10 @@ class VmFolder:
             self.make(expected)
             self.arriving_file(host_id).unlink(missing_ok=True)
 
+    def migrating_file(self, host_id: int) -> Path:
+        """There while the host hands the guest over; holds the move's id."""
+        return self.path / f"migrating-{host_id}"
+
     @property
     def handover_file(self) -> Path:
         """Which files are handed to the target of a move, and to whom."""

@@ -355,6 +355,18 @@ class LiveFlags:
     UNKNOWN = libvirt.VIR_DOMAIN_SHUTOFF_UNKNOWN
     """A hypervisor's library that was begun anew does not remember why a guest is off."""
     OFF_SAVED = libvirt.VIR_DOMAIN_SHUTOFF_SAVED
+    OFF_MIGRATED = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED)
+    INACTIVE = libvirt.VIR_DOMAIN_XML_INACTIVE
+    MIGRATE = (
+        libvirt.VIR_MIGRATE_LIVE
+        | libvirt.VIR_MIGRATE_PEER2PEER
+        | libvirt.VIR_MIGRATE_PERSIST_DEST
+        | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
+        | libvirt.VIR_MIGRATE_ABORT_ON_ERROR
+    )
+    MIGRATE_COPY_DISKS = libvirt.VIR_MIGRATE_NON_SHARED_INC
+    MIGRATE_UNSAFE = libvirt.VIR_MIGRATE_UNSAFE
+    MIGRATE_POSTCOPY = libvirt.VIR_MIGRATE_POSTCOPY
     PAUSED = libvirt.VIR_DOMAIN_PAUSED
     PAUSED_MIGRATION = libvirt.VIR_DOMAIN_PAUSED_MIGRATION
     JOB_NONE = libvirt.VIR_DOMAIN_JOB_NONE
@@ -365,6 +377,17 @@ class LiveFlags:
     SNAPSHOT_SECURE = libvirt.VIR_DOMAIN_SNAPSHOT_XML_SECURE
     REVERT_RUNNING = libvirt.VIR_DOMAIN_SNAPSHOT_REVERT_RUNNING
     REVERT_FORCE = libvirt.VIR_DOMAIN_SNAPSHOT_REVERT_FORCE
+
+
+class MigrateParameters:
+    """Names of what a migration is told."""
+
+    DEST_XML = libvirt.VIR_MIGRATE_PARAM_DEST_XML
+    PERSIST_XML = libvirt.VIR_MIGRATE_PARAM_PERSIST_XML
+    BANDWIDTH = libvirt.VIR_MIGRATE_PARAM_BANDWIDTH
+    DISKS = libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS
+    URI = libvirt.VIR_MIGRATE_PARAM_URI
+    LISTEN_ADDRESS = libvirt.VIR_MIGRATE_PARAM_LISTEN_ADDRESS
 
 
 def version_text(number: int) -> str:

@@ -41,6 +41,7 @@ from services.hostagent.drivers.libvirt.inventory import (
     read_facts,
     read_used_memory_mib,
 )
+from services.hostagent.drivers.libvirt.migration import PATIENCE_SECONDS, Migration
 from services.hostagent.drivers.libvirt.observe import Observed
 from services.hostagent.drivers.libvirt.operations.table import QEMU_CAPABILITIES, TEST_CAPABILITIES
 from services.hostagent.drivers.libvirt.pci import read_devices
@@ -77,6 +78,8 @@ class DriverOptions:
     """Which of the host's PCI devices guests may be given; see `pci.check_patterns`."""
     migration_uri: str = ""
     """Where other hypervisors reach this one for migrations; empty: they do not."""
+    patience_s: float = PATIENCE_SECONDS
+    """What is allowed to every live migration before it counts as one that does not converge."""
     has_bridges: bool = field(default_factory=lambda: os.geteuid() == 0)
 
 
@@ -94,7 +97,9 @@ class LibvirtDriver:
         self._stats = StatsReader(options.uri, self._guests.mark_of, options.cloud_uid, options.state)
         self._bridges = Bridges() if options.has_bridges and not self._is_test else None
         disks = DiskMaker(ImageCache(self._folders.cache), fetch)
-        self._work = GuestWork(self._guests, self._folders, disks, self._bridges, volumes)
+        self._work = GuestWork(
+            self._guests, self._folders, disks, self._bridges, volumes, Migration(options.patience_s)
+        )
         self.data_address = ""
         """Where other nodes fetch files of VMs that move to them; empty: nowhere. Set by who serves them."""
         self._background = Background()
@@ -128,6 +133,8 @@ class LibvirtDriver:
         found = {"power", "console", "console_log", "suspend", "stop"} | QEMU_CAPABILITIES
         if self.data_address:
             found |= {"migrate_cold", "migrate_save"}
+        if self._options.migration_uri:
+            found |= {"migrate_live"}
         return frozenset(found)
 
     async def __aenter__(self) -> Self:
@@ -257,7 +264,9 @@ class LibvirtDriver:
         vm_id, epoch = (domain.mark.vm_id, domain.mark.epoch) if domain else (0, 0)
         if record is not None:
             vm_id, epoch = record.vm_id, record.epoch
-        power = _power(domain, folder)
+        power = _power(domain, folder, self._options.host_id)
+        if power is Power.RUNNING:
+            folder.settle_arrival(self._options.host_id)
         end = domain.end if domain is not None else End.NONE
         if power is Power.OFF and folder.halt_file.exists():
             end = End.BY_AGENT
@@ -365,8 +374,10 @@ class LibvirtDriver:
             trim_log(log)
 
 
-def _power(domain: Observed | None, folder: VmFolder) -> Power:
+def _power(domain: Observed | None, folder: VmFolder, host_id: int) -> Power:
     """By the hypervisor, and by what is in the folder of a guest that it does not run."""
+    if domain is not None and domain.is_arriving and not folder.migrating_file(host_id).exists():
+        return Power.OFF
     power = domain.power if domain is not None else Power.OFF
     is_cut_off = domain is not None and domain.is_saved and folder.memory_part.exists()
     if power is Power.OFF and (folder.memory.exists() or is_cut_off):

@@ -6,10 +6,10 @@ Every failure is a HypervisorError with the hypervisor's own words; `GuestMissin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from xml.etree.ElementTree import Element
 
 from services.hostagent.drivers.libvirt.connection import (
@@ -27,6 +27,7 @@ from services.hostagent.drivers.ports import Power
 
 T = TypeVar("T")
 Percent = Callable[[int], None]
+Watch = Callable[[], Coroutine[Any, Any, None]]
 
 LONG_SECONDS = 24 * 3600.0
 LOOK_SECONDS = 0.5
@@ -46,9 +47,12 @@ class LiveGuests:
 
     async def long(self, uid: str, work: Callable[[Raw], T], what: str, percent: Percent = lambda _percent: None) -> T:
         """The same for work that takes its time. Cancelled, it is aborted, and has ended before this returns."""
+        return await self._watched(uid, work, what, partial(self._tell, uid, percent))
+
+    async def _watched(self, uid: str, work: Callable[[Raw], T], what: str, watch: Watch) -> T:
         try:
             async with asyncio.TaskGroup() as group:
-                watching = group.create_task(self._tell(uid, percent))
+                watching = group.create_task(watch())
                 try:
                     return await self._connection.call(
                         lambda raw: work(raw.lookupByUUIDString(uid)), what=what, seconds=LONG_SECONDS,
@@ -132,6 +136,28 @@ class LiveGuests:
     async def resume(self, uid: str) -> None:
         """Lets a guest go on that stands still."""
         await self.on(uid, lambda domain: domain.resume(), "letting the guest go on")
+
+    # Migration
+
+    async def migratable(self, uid: str) -> tuple[str, str]:
+        """The domain as it runs and as it is defined, as another hypervisor takes it."""
+        flags = LiveFlags.SECURE | LiveFlags.MIGRATABLE
+        running = await self.on(uid, lambda domain: domain.XMLDesc(flags), "asking what the guest is")
+        defined = await self.on(uid, lambda domain: domain.XMLDesc(flags | LiveFlags.INACTIVE), "asking for the guest")
+        return str(running), str(defined)
+
+    async def migrate(self, uid: str, uri: str, parameters: dict[str, object], flags: int, watch: Watch) -> None:
+        """Hands the guest over to the hypervisor at `uri`; `watch` runs meanwhile. Cancelled, it is aborted."""
+        what = "migrating the guest"
+        await self._watched(uid, lambda domain: domain.migrateToURI3(uri, parameters, flags), what, watch)
+
+    async def pause(self, uid: str) -> None:
+        """The guest stands still; one that is being migrated goes on at the target."""
+        await self.on(uid, lambda domain: domain.suspend(), "pausing the guest")
+
+    async def go_on_there(self, uid: str) -> None:
+        """The guest goes on at the target, which fetches the rest of its memory as it needs it."""
+        await self.on(uid, lambda domain: domain.migrateStartPostCopy(0), "letting the guest go on at the target")
 
     # Power
 

@@ -16,6 +16,7 @@ from services.common.rpc import connect
 from services.hostagent.context import variables_of
 from services.hostagent.drivers.libvirt.compose import Endpoint, compose, disk_plans, domain_name, kernel_plans
 from services.hostagent.drivers.libvirt.guests import Guests
+from services.hostagent.drivers.libvirt.migration import Migration
 from services.hostagent.drivers.libvirt.operations import operate
 from services.hostagent.drivers.libvirt.operations.base import Tools
 from services.hostagent.drivers.libvirt.saving import RestoreGuest, Saving
@@ -45,7 +46,7 @@ STARTED = Outcome(True, cleared=("needs_restart", "restart_fields", "saved"))
 """Whatever waited for a start has had it."""
 _STEP_OF = {
     Deed.START: PREPARE, Deed.SUSPEND: SAVE, Deed.OPERATE: "operate", Deed.UPLOAD: "upload",
-    Deed.HAND_OVER: "checksums", Deed.FETCH: "fetch",
+    Deed.HAND_OVER: "checksums", Deed.FETCH: "fetch", Deed.RECEIVE: "receive", Deed.MIGRATE: "migrate",
 }  # fmt: skip
 
 
@@ -54,10 +55,11 @@ class GuestWork:
 
     def __init__(
         self, guests: Guests, folders: NodeFolders, disks: DiskMaker, bridges: Bridges | None,
-        volumes: VolumeStore | None = None,
+        volumes: VolumeStore | None = None, migration: Migration | None = None,
     ) -> None:  # fmt: skip
         self._guests, self._folders, self._disks, self._bridges = guests, folders, disks, bridges
         self._saving = Saving(guests, guests.live)
+        self._migration = migration or Migration()
         self._transfer = Transfer(self._saving, volumes or VolumeStore(connect))
         self.endpoint = Endpoint("", "qemu", "")
 
@@ -84,6 +86,10 @@ class GuestWork:
                 return await self._transfer.upload(self.tools, work)
             case Deed.HAND_OVER:
                 return await self._transfer.hand_over(self.tools, work)
+            case Deed.RECEIVE:
+                return await self._migration.receive(self.tools, work)
+            case Deed.MIGRATE:
+                return await self._migration.migrate(self.tools, work)
             case Deed.FETCH:
                 return await self._transfer.fetch(self.tools, work)
             case _:
@@ -122,6 +128,7 @@ class GuestWork:
             raise MolnError(Reason.INTERNAL, "a start was asked for without an order")
         folder = self._folders.vm(work.uid)
         Handover(folder).withdraw()
+        folder.migrating_file(work.host_id).unlink(missing_ok=True)
         await self._saving.settle(work.uid, folder)
         bridges = bridges_of(work.order.addresses.nics) if self._bridges is not None else []
         steps = self.steps(work.order, bridges, lambda step, percent: work.progress(work, step, percent))
@@ -179,6 +186,7 @@ class GuestWork:
                 await asyncio.to_thread(folder.erase)
             else:
                 folder.arriving_file(host_id).unlink(missing_ok=True)
+                folder.migrating_file(host_id).unlink(missing_ok=True)
 
 
 def tpm_holder(record: VmRecord, endpoint: Endpoint) -> DomainSpec:
