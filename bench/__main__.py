@@ -10,7 +10,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import peers, vms
+from bench import agents, peers, vms
 from bench.records import HEADER, RESULTS, Record, line, save
 
 SCALE = 10_000
@@ -21,6 +21,7 @@ BENCHMARKS: Mapping[str, Callable[[int], Awaitable[list[Record]]]] = {
     "create_single": vms.create_single,
     "create_batch": vms.create_batch,
     "list": vms.list_vms,
+    "agent_sweep": agents.agent_sweep,
 }
 
 

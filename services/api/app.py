@@ -44,14 +44,17 @@ from services.api.servicers.others import ClusterServicer, OperationsServicer, T
 from services.api.servicers.raw import add_raw
 from services.api.servicers.vms import VmServicer
 from services.api.settings import Settings
+from services.api.usecases.accounting import Accounting
 from services.api.usecases.cloud_status import CloudStatus
 from services.api.usecases.clusters import Clusters
 from services.api.usecases.consoles import Consoles
 from services.api.usecases.events import Events
+from services.api.usecases.host_guests import HostGuests
 from services.api.usecases.host_scripts import HostScripts
 from services.api.usecases.host_watches import HostWatches
 from services.api.usecases.hosts import Hosts
 from services.api.usecases.insides import Insides
+from services.api.usecases.lost_hosts import LostHosts
 from services.api.usecases.operation_views import OperationViews
 from services.api.usecases.schedules import Schedules
 from services.api.usecases.scrape_targets import PATH, ScrapeTargets
@@ -59,6 +62,7 @@ from services.api.usecases.streams import Streams
 from services.api.usecases.templates import Templates
 from services.api.usecases.usages import Usages
 from services.api.usecases.users import Users
+from services.api.usecases.vm_histories import VmHistories
 from services.api.usecases.vm_operations import VmOperations
 from services.api.usecases.vm_watches import VmWatches
 from services.api.usecases.vms import Vms
@@ -119,11 +123,11 @@ async def main(settings: Settings, run: Run) -> None:
         vms = Vms(store, cloud)
         operations = VmOperations(store, cloud, vms)
         _add_vms(server, store, cloud, keeper, tunnels, streams, vms, operations)
-        _add_services(server, store, cloud, keeper, gateway, streams, public_node, vms, scripts)
+        _add_services(server, store, cloud, keeper, gateway, tunnels, streams, public_node, vms, scripts)
         forwarder = Forwarder(store, secret, _client_tls(settings))
         stack.push_async_callback(forwarder.close)
         _forward(server, forwarder)
-        book = _add_monitoring(server, settings, store, cloud, gateway, streams, stack)
+        book = _add_monitoring(server, settings, store, cloud, gateway, keeper, streams, stack)
         run.pages[PATH] = ScrapeTargets(cloud).document
         _measure(run, cloud, gateway, store, book)
 
@@ -238,6 +242,7 @@ def _add_services(
     cloud: CloudIndex,
     keeper: Keeper,
     gateway: NodeGateway,
+    tunnels: Tunnels,
     streams: Streams,
     node_address: str,
     vms: Vms,
@@ -247,19 +252,21 @@ def _add_services(
     template_servicer = TemplateServicer(Templates(store, cloud), vms)
     add_raw(server, template_service_pb2_grpc.add_TemplateServiceServicer_to_server, template_servicer)
     host_servicer = HostServicer(
-        hosts, HostWatches(store, cloud, hosts, streams), HostScripts(store, cloud, hosts, streams)
+        hosts,
+        HostWatches(store, cloud, hosts, streams),
+        HostScripts(store, cloud, hosts, streams),
+        HostGuests(cloud, tunnels),
+        LostHosts(store, cloud, hosts),
     )
     server.add(host_service_pb2_grpc.add_HostServiceServicer_to_server, host_servicer)
     cluster_servicer = ClusterServicer(Clusters(store, cloud), hosts)
     server.add(cluster_service_pb2_grpc.add_ClusterServiceServicer_to_server, cluster_servicer)
     server.add(user_service_pb2_grpc.add_UserServiceServicer_to_server, UserServicer(Users(store, cloud)))
-    operations = OperationsServicer(CloudStatus(store, cloud, gateway, version()), Events(keeper, streams))
-    server.add(operations_service_pb2_grpc.add_OperationsServiceServicer_to_server, operations)
 
 
 def _add_monitoring(
-    server: RpcServer, settings: Settings, store: Store, cloud: CloudIndex, gateway: NodeGateway, streams: Streams,
-    stack: contextlib.AsyncExitStack,
+    server: RpcServer, settings: Settings, store: Store, cloud: CloudIndex, gateway: NodeGateway, keeper: Keeper,
+    streams: Streams, stack: contextlib.AsyncExitStack,
 ) -> SampleBook:  # fmt: skip
     """Where samples go, and who reads them."""
     book, peers = SampleBook(cloud, settings.samples_max_vms), Peers(store, cloud, _client_tls(settings))
@@ -267,6 +274,9 @@ def _add_monitoring(
     gateway.on_samples = book.take
     servicer = MonitoringServicer(Usages(cloud, Vms(store, cloud), gateway, book, peers, streams))
     server.add(monitoring_service_pb2_grpc.add_MonitoringServiceServicer_to_server, servicer)
+    status, events = CloudStatus(store, cloud, gateway, version()), Events(keeper, streams)
+    operations = OperationsServicer(status, events, VmHistories(cloud, keeper), Accounting(cloud, keeper, book))
+    server.add(operations_service_pb2_grpc.add_OperationsServiceServicer_to_server, operations)
     return book
 
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "top": "What hosts and virtual machines take, live.",
     "status": "Services, hosts, capacity, and what is wrong.",
     "events": "What happened in the cloud.",
+    "accounting": "What virtual machines took, by owner.",
     "explain": "What a field of a template or a resource means.",
     "dev": "A whole cloud on this machine.",
     "doctor": "What is left over or wrong on this machine, with the remedy.",

@@ -14,12 +14,14 @@ from typing import Any, TypeVar
 
 import grpc
 
+from moln.node.v1 import node_service_pb2_grpc
 from services.common.domain.errors import MolnError
 from services.common.domain.keys import SCHEMA_VERSION
 from services.common.obs.logs import get_logger
 from services.common.obs.loops import LoopCounts
-from services.common.rpc import ClientTls, connect
+from services.common.rpc import ClientTls, RpcServer, connect
 from services.common.runtime import Background, Backoff, Loop, Run, SettingsError
+from services.common.runtime.listen import TlsFiles
 from services.hostagent.controllers.agent import AgentSession
 from services.hostagent.controllers.hand import Hand
 from services.hostagent.controllers.hosts import HostReporter
@@ -44,8 +46,10 @@ from services.hostagent.drivers.sim.driver import SimDriver
 from services.hostagent.drivers.sim.knobs import Knobs
 from services.hostagent.exposition import LoadText
 from services.hostagent.metrics import AgentMetrics
+from services.hostagent.servicers import node_data
 from services.hostagent.settings import Settings
 from services.hostagent.storage.fetch import ImageSource
+from services.hostagent.storage.volumes import VolumeStore
 from services.hostagent.watchdog.device import KernelWatchdog, StandInWatchdog, Watchdog
 
 T = TypeVar("T")
@@ -69,7 +73,7 @@ async def main(settings: Settings, run: Run) -> None:
         async with AsyncExitStack() as stack:
             timers = Timers()
             stack.callback(timers.close)
-            driver = await _driver(settings, identity, timers, stack)
+            driver = await _driver(settings, identity, timers, stack, run)
             await _Agent(settings, run, identity, timers, driver).run(stack)
 
 
@@ -129,7 +133,7 @@ class _Agent:
         self.session.promise_s = lambda: self._watchdog()[0]
         self.link = _link(settings, identity, self.session, self._metrics, self._fence)
         self._background = Background()
-        self.tunnels = Tunnels(driver, driver.inside, lambda to: _dial(settings, to), self._background)
+        self.tunnels = Tunnels(driver, driver.inside, driver.foreign, lambda to: _dial(settings, to), self._background)
 
     async def run(self, stack: AsyncExitStack) -> None:
         """Adopts what runs, connects, and works until the process is asked to stop."""
@@ -207,15 +211,32 @@ def _self_fence(settings: Settings, identity: Identity, changed: Callable[[], No
     return SelfFence(device, rule, changed)
 
 
-async def _driver(settings: Settings, identity: Identity, timers: Timers, stack: AsyncExitStack) -> Driver:
+async def _driver(settings: Settings, identity: Identity, timers: Timers, stack: AsyncExitStack, run: Run) -> Driver:
     if settings.driver == "libvirt":
-        return await stack.enter_async_context(_libvirt(settings, identity))
+        real = await stack.enter_async_context(_libvirt(settings, identity))
+        if settings.data_listen:
+            await _serve_files(settings, real, stack, run)
+        return real
     driver = SimDriver(
         settings.state_dir / "sim" / "hypervisors.journal", identity.hosts, timers, now=time.time,
         knobs=_knobs(settings), size=(settings.sim_cpus, settings.sim_memory_mib, settings.sim_disk_mib),
     )  # fmt: skip
     stack.callback(driver.close)
     return driver
+
+
+async def _serve_files(settings: Settings, driver: LibvirtDriver, stack: AsyncExitStack, run: Run) -> None:
+    """The data port: files of VMs that move, for the nodes that they move to."""
+    server = RpcServer(run.metrics, gate=node_data.gate)
+    tls = None
+    if settings.tls_certificate is not None and settings.tls_key is not None:
+        tls = TlsFiles(settings.tls_certificate, settings.tls_key, settings.tls_authority)
+    address = server.listen(settings.data_listen, tls=tls, what="data_listen")
+    servicer = node_data.NodeDataServicer(driver.folders, driver.runs)
+    server.add(node_service_pb2_grpc.add_NodeDataServiceServicer_to_server, servicer)
+    await stack.enter_async_context(server)
+    await server.set_serving(True)
+    driver.data_address = settings.data_advertise or str(address)
 
 
 def _libvirt(settings: Settings, identity: Identity) -> LibvirtDriver:
@@ -229,8 +250,13 @@ def _libvirt(settings: Settings, identity: Identity) -> LibvirtDriver:
         host_id=next(iter(identity.hosts)), cloud_uid=identity.cloud_uid, state=settings.state_dir,
         uri=settings.libvirt_uri, max_deeds=settings.max_deeds, domain_type=settings.libvirt_type,
         cleans_up=settings.on_stop == "poweroff", pci_devices=settings.pci_devices,
+        migration_uri=settings.migration_uri,
     )  # fmt: skip
-    return LibvirtDriver(options, ImageSource(lambda to: _dial(settings, to)).fetch)
+
+    def dial(to: str) -> grpc.aio.Channel:
+        return _dial(settings, to)
+
+    return LibvirtDriver(options, ImageSource(dial).fetch, VolumeStore(dial))
 
 
 def _knobs(settings: Settings) -> Knobs:

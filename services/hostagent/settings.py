@@ -48,6 +48,11 @@ class Settings:
     pci_devices: tuple[str, ...] = option(
         (), "PCI devices of the host that guests may be given: addresses, vendor:device or vendor. Empty: none."
     )
+    data_listen: str = option("", "Where other nodes fetch disks of VMs that move to them; empty: nowhere.")
+    data_advertise: str = option("", "Address of `data_listen` as other nodes see it; empty: the one it listens on.")
+    migration_uri: str = option(
+        "", "Where other hypervisors reach this one for live migration: qemu+tls://HOST/system …; empty: nowhere."
+    )
     sim_cpus: int = option(16, "CPUs of a simulated host.")
     sim_memory_mib: int = option(65536, "Memory of a simulated host.", unit="MiB")
     sim_disk_mib: int = option(1_000_000, "Disk of a simulated host.", unit="MiB")

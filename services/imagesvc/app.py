@@ -24,6 +24,7 @@ from services.imagesvc.servicers.images import ImageServicer
 from services.imagesvc.settings import GIB, ImagesvcSettings
 from services.imagesvc.usecases.datastores import Datastores
 from services.imagesvc.usecases.images import Images
+from services.imagesvc.usecases.saved import SavedUploads
 from services.imagesvc.usecases.uploads import Uploads
 
 LEADER: Final = "imagesvc"
@@ -66,7 +67,8 @@ async def main(settings: ImagesvcSettings, run: Run) -> None:
         uploads = Uploads(images, catalog, settings.max_image_gib * GIB, metrics)
         reign = Reign(store, catalog, front, uploads, settings, run.clock, metrics)
         _serve(server, store, catalog, front, images, uploads, reign)
-        data = ImageDataServicer(catalog, secret, run.clock, metrics)
+        saved = SavedUploads(store, catalog, images, uploads, settings.max_image_gib * GIB, metrics)
+        data = ImageDataServicer(catalog, saved, front, secret, run.clock, metrics)
         server.add(image_data_service_pb2_grpc.add_ImageDataServiceServicer_to_server, data)
         await stack.enter_async_context(server)
         background = await stack.enter_async_context(Background())

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from moln.compute.v1.vm_pb2 import VmVolumes
 from moln.iam.v1.user_pb2 import Role, UserSpec
 from moln.image.v1.image_pb2 import (
     DatastoreSpec,
@@ -108,6 +109,12 @@ class Catalog:
             return int(cloud.default_datastore_id)
         ids = self._cache.ids("datastore")
         return int(ids[0]) if len(ids) == 1 else 0
+
+    def saved_datastore_id(self, vm_id: int | str) -> int:
+        """Where the files of a VM go that is stopped: to the image of its first disk that has one; else the default."""
+        volumes = stored(self._cache.get("vm", vm_id, "volumes"), VmVolumes)
+        of_images = [volume.datastore_id for volume in volumes.disks if volume.datastore_id] if volumes else []
+        return of_images[0] if of_images else self.default_datastore_id()
 
     def users_of(self, image_id: int) -> list[int]:
         """Ids of the VMs that use an image."""

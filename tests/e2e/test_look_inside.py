@@ -75,6 +75,13 @@ def test_the_agents_address_is_shown_beside_the_lease(stack: Stack) -> None:
     eventually_sync(told, within=60, what="the agent's address is in the status")
 
 
+def test_a_host_without_guests_of_others_says_so(stack: Stack) -> None:
+    (host,) = stack.read("host", "list")
+    answered = stack.run("host", "guests", host["spec"]["name"])
+    assert (answered.returncode, answered.stdout) == (0, "")
+    assert "no guests but moln's own" in answered.stderr
+
+
 def test_writes_are_held_and_go_on(stack: Stack) -> None:
     assert "frozen" in stack.run("vm", "freeze", "web").stdout
     assert "thawed" in stack.run("vm", "thaw", "web").stdout

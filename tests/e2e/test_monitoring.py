@@ -143,6 +143,24 @@ def test_the_series_of_a_vm_end_with_it_and_top_shows_the_others(watched: Watche
     eventually_sync(lambda: len(top()) == GUESTS - 1, what="top shows the others", within=PATIENCE)
 
 
+def test_who_took_how_much_is_told_of_vms_that_live_and_of_those_that_are_gone(watched: Watched) -> None:
+    stack = watched.stack
+    stack.moln("vm", "create", "brief", "--memory", "64M", "--no-net", "--wait")
+    vm_id = stack.read("vm", "show", "brief")["id"]
+    stack.moln("vm", "terminate", "brief", "--hard", "--yes", "--wait")
+    history = stack.read("vm", "history", str(vm_id))
+    assert [stay["host"].startswith("sim-") for stay in history["stays"]] == [True]
+    assert history["stays"][0]["running_seconds"] > 0
+
+    def told() -> dict[int, Any]:
+        return {record["vm_id"]: record for record in stack.read("accounting")["records"]}
+
+    living = [vm["id"] for vm in stack.read("vm", "list")]
+    assert {vm_id, *living} <= told().keys()
+    eventually_sync(lambda: told()[living[0]].get("cpu_used_core_hours"), what="samples are in it", within=PATIENCE)
+    assert stack.moln("accounting", "-o", "csv").startswith("owner_id,owner,vm_id,")
+
+
 def test_the_end_of_the_stack_is_the_end_of_its_prometheus(watched: Watched) -> None:
     assert Path(f"/proc/{watched.pid}").exists()
     watched.stack.down()

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 
 from moln.compute.v1 import vm_pb2
-from moln.compute.v1.vm_pb2 import VmStatus
+from moln.compute.v1.vm_pb2 import Operation, OperationKind, OperationParameters, VmStatus
 from moln.node.v1.node_service_pb2 import VmOrder
 from services.hostagent.drivers.ports import Deed, Driver, Outcome, Power, Seen, Work
+
+WITH_ORDER = frozenset(Deed) - {Deed.SHUT_DOWN, Deed.PLUG, Deed.SUSPEND, Deed.HALT, Deed.ERASE}
+"""Deeds that cannot be done without knowing what is to be."""
+
+
+def operation(kind: OperationKind, **parameters: object) -> Operation:
+    """An operation of that kind, with a fresh id."""
+    return Operation(id=str(uuid.uuid4()), kind=kind, parameters=OperationParameters(**parameters))  # type: ignore[arg-type]
 
 
 class Doer:
@@ -21,15 +30,22 @@ class Doer:
         """Begins the deed and returns its outcome."""
         return await self.begin(deed, order, grace_s=grace_s)
 
-    def begin(self, deed: Deed, order: VmOrder, *, grace_s: float = 30.0) -> asyncio.Future[Outcome]:
+    async def operate(self, order: VmOrder, operation: Operation) -> Outcome:
+        """Has an operation carried out, and returns its outcome."""
+        return await self.begin(Deed.OPERATE, order, operation=operation)
+
+    def begin(
+        self, deed: Deed, order: VmOrder, *, grace_s: float = 30.0, operation: Operation | None = None,
+        is_background: bool = False,
+    ) -> asyncio.Future[Outcome]:  # fmt: skip
         """Begins the deed."""
         ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self.steps = []
         status = VmStatus(uid=order.uid, host_id=order.host_id, epoch=order.epoch, phase=vm_pb2.VM_PHASE_STARTING)
         self.driver.remember(status, order.vm_id)
         work = Work(
-            deed, order.host_id, order.vm_id, order.uid, order if deed is Deed.START else None, status,
-            lambda _work, outcome: ended.set_result(outcome), self._progress, grace_s,
+            deed, order.host_id, order.vm_id, order.uid, order if deed in WITH_ORDER else None, status,
+            lambda _work, outcome: ended.set_result(outcome), self._progress, grace_s, operation, is_background,
         )  # fmt: skip
         self.driver.begin(work)
         return ended

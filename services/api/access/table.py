@@ -86,6 +86,7 @@ _ROWS: Mapping[str, Mapping[str, Access]] = {
         "MaintainHost": _A,
         "SetHostOffline": _A,
         "FenceHost": _A,
+        "ListHostGuests": _A,
         "PowerOffHost": _A,
         "PowerOnHost": _A,
         "DeleteHost": _A,
@@ -113,6 +114,8 @@ _ROWS: Mapping[str, Mapping[str, Access]] = {
         "ListEvents": _U,
         "WatchEvents": _U,
         "UpdateCloud": _A,
+        "GetVmHistory": _U,
+        "ListAccountingRecords": _U,
     },
     "moln.operations.v1.MonitoringService": {
         "ListHostUsages": _A,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -13,6 +14,7 @@ from services.common.store import Change, Store
 
 _GATHER_S = 0.02
 _RETRY_S = 1.0
+_PATIENCE_S = 2.0
 _log = get_logger("history")
 
 
@@ -72,6 +74,15 @@ class Keeper:
     async def read(self, query: Query) -> list[Event]:
         """Events on disk."""
         return await asyncio.to_thread(self._log.read, query)
+
+    async def settled(self) -> None:
+        """Returns once the history has all that this process has heard; or a little later, if the disk refuses."""
+        wanted, wake = self._store.cache.revision, asyncio.Event()
+        with self.follow(wake), contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE_S):
+                while self.revision < wanted:
+                    wake.clear()
+                    await wake.wait()
 
     @contextmanager
     def follow(self, wake: asyncio.Event) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -21,11 +22,18 @@ _DONE = vm_pb2.VM_STATE_DONE
 _LIVING = ("network", "user", "template", "cluster", "datastore")
 
 
+def now() -> Timestamp:
+    """This moment."""
+    moment = time.time_ns()
+    return Timestamp(seconds=moment // 1_000_000_000, nanos=moment % 1_000_000_000)
+
+
 class Recorder:
     """Collects events until they are taken."""
 
-    def __init__(self, cloud: CloudIndex) -> None:
+    def __init__(self, cloud: CloudIndex, clock: Callable[[], Timestamp] = now) -> None:
         self._cloud = cloud
+        self._clock = clock
         self._events: list[Event] = []
         self._host_states: dict[int, str] = {}
         cloud.vms.on_transition(self._vm)
@@ -55,10 +63,11 @@ class Recorder:
             reason=after.reason,
             message=after.message,
             cause=entry.value.cause if entry is not None and entry.value is not None else None,
-            time=_now(),
+            time=self._clock(),
             owner_id=transition.owner_id,
             host_id=after.host_id,
         )
+        _add_size(event, record)
         if before.state != _DONE:
             setattr(event, "from", state_name(before.state))
         self._events.append(event)
@@ -74,7 +83,7 @@ class Recorder:
             reason=result.reason,
             message=result.message,
             cause=result.cause,
-            time=_now(),
+            time=self._clock(),
             owner_id=record.owner_id,
             host_id=record.host_id,
         )
@@ -121,7 +130,7 @@ class Recorder:
             reason=getattr(value, "reason", ""),
             message=getattr(value, "message", ""),
             cause=value.cause,
-            time=_now(),
+            time=self._clock(),
             owner_id=owner,
         )
         setattr(event, "from", before)
@@ -136,6 +145,12 @@ def _image_state(entry: Entry | None) -> str:
     return image_pb2.ImageState.Name(entry.value.state).removeprefix("IMAGE_STATE_") if entry is not None else ""
 
 
-def _now() -> Timestamp:
-    now = time.time_ns()
-    return Timestamp(seconds=now // 1_000_000_000, nanos=now % 1_000_000_000)
+def _add_size(event: Event, record: VmRecord) -> None:
+    """What the VM holds from here on: nothing where it has no host and never had one."""
+    entry = record.placement
+    if entry is None or not event.to:
+        return
+    granted = entry.value.granted
+    event.cpu_percent = granted.cpu_percent
+    event.amounts.vms, event.amounts.vcpus = 1, granted.vcpus
+    event.amounts.memory_mib, event.amounts.disk_mib = granted.memory_mib, granted.disk_mib

@@ -6,6 +6,7 @@ The same index and recorder as in normal running see the same changes in the sam
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -14,15 +15,17 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from moln.operations.v1 import records_pb2
 from services.api.history.log import Event, EventLog
-from services.api.history.recorder import Recorder
+from services.api.history.recorder import Recorder, now
 from services.api.index.cloud import KINDS, CloudIndex
 from services.common.domain.keys import KEYS
 from services.common.domain.reasons import Reason
 from services.common.obs.logs import get_logger
-from services.common.store import Change, Compacted, Entry, KeyRow, RawEvent, Refused, Store, split_key
+from services.common.store import Change, Compacted, Entry, KeyRow, RawEvent, Refused, Store, key, split_key
 
 _BATCH = 5000
+_PROCESSES = key("process", "")
 _log = get_logger("history")
 
 
@@ -56,7 +59,8 @@ async def _replay(store: Store, log: EventLog, start: int, until: int) -> None:
     known: dict[tuple[str, str, str], Entry] = {}
     present = await _present(store, start, known)
     cloud.load(present)
-    recorder = Recorder(cloud)
+    clock = _Ticks()
+    recorder = Recorder(cloud, clock.time)
     recorder.adopt()
     count = 0
     events: list[Event] = []
@@ -65,6 +69,7 @@ async def _replay(store: Store, log: EventLog, start: int, until: int) -> None:
             for revision, raw in bunch:
                 if revision > until:
                     break
+                clock.hear(raw)
                 cloud.load(_changes(raw, revision, known))
             events += recorder.take()
             last = min(bunch[-1][0], until) if bunch else start
@@ -74,6 +79,24 @@ async def _replay(store: Store, log: EventLog, start: int, until: int) -> None:
             if last >= until:
                 break
     _log.info("history caught up", after=start, until=until, events=count)
+
+
+class _Ticks:
+    """The time of what is replayed: processes write theirs every two seconds, so that it is right to about that."""
+
+    def __init__(self) -> None:
+        self._newest: Timestamp | None = None
+
+    def hear(self, raw: Sequence[RawEvent]) -> None:
+        """Takes the time of the ticks among these events."""
+        for event in raw:
+            if event.value is not None and event.key.startswith(_PROCESSES):
+                with contextlib.suppress(DecodeError):
+                    self._newest = records_pb2.ProcessRecord.FromString(event.value).time
+
+    def time(self) -> Timestamp:
+        """Of the newest tick; now, before there was one."""
+        return self._newest or now()
 
 
 async def _present(store: Store, revision: int, known: dict[tuple[str, str, str], Entry]) -> list[Change]:
@@ -119,6 +142,5 @@ def _entry(row: KeyRow, object_id: str, part: str, raw: bytes, old: Entry | None
 
 
 def _gap(after: int, before: int) -> Event:
-    now = Timestamp(seconds=int(time.time()))
     message = f"events after revision {after} and up to {before} are missing: the history was away for too long"
-    return Event(revision=before, kind="gap", reason=Reason.HISTORY_GAP, message=message, time=now)
+    return Event(revision=before, kind="gap", reason=Reason.HISTORY_GAP, message=message, time=now())

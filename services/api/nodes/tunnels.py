@@ -17,6 +17,8 @@ from services.common.rpc.tickets import sign_ticket, verify_ticket
 from services.common.runtime.background import Background
 
 DIAL_S = 10.0
+MAX_ANSWER_BYTES = 32 << 20
+"""Of a tunnel that is read to its end."""
 _DEPTH = 64
 
 Incoming = AsyncIterator[node_service_pb2.OpenTunnelRequest]
@@ -88,38 +90,59 @@ class Tunnels:
         link = self._gateway.links.get(record.view.host_id)
         if link is None:
             raise MolnError(Reason.HOST_SILENT, self._gateway.where_else(record))
+        order = node_service_pb2.TunnelOrder(
+            vm_id=record.id, uid=record.uid, kind=kind, max_bytes=max_bytes, command=command
+        )
+        return await self._dialled_back(link, order, f"VM {record.id}")
+
+    async def open_host(
+        self, host_id: int, name: str, kind: node_service_pb2.TunnelKind, max_bytes: int
+    ) -> tuple[str, Tunnel]:
+        """The same for a host as a whole. Raises UNAVAILABLE/HOST_SILENT."""
+        link = self._gateway.links.get(host_id)
+        if link is None:
+            problem = f"host {name} is not connected to this api; see: moln host show {name}"
+            raise MolnError(Reason.HOST_SILENT, problem)
+        order = node_service_pb2.TunnelOrder(kind=kind, max_bytes=max_bytes)
+        return await self._dialled_back(link, order, f"host {name}")
+
+    async def read_all(self, tunnel_id: str, tunnel: Tunnel, seconds: float, what: str) -> bytes:
+        """Everything that the node's end says, within a time and a size; closes the tunnel. Raises HOST_SILENT."""
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(seconds):
+                async for piece in tunnel.received():
+                    pieces.append(piece)
+                    size += len(piece)
+                    if size > MAX_ANSWER_BYTES:
+                        raise MolnError(Reason.INTERNAL, f"{what}: the node's answer is too large")
+        except TimeoutError as err:
+            raise MolnError(Reason.HOST_SILENT, f"{what}: the host did not answer within {seconds:g} s") from err
+        finally:
+            self.close(tunnel_id)
+        return b"".join(pieces)
+
+    async def _dialled_back(self, link: HostLink, order: node_service_pb2.TunnelOrder, what: str) -> tuple[str, Tunnel]:
         tunnel_id, tunnel = uuid.uuid4().hex, Tunnel()
         self._open[tunnel_id] = tunnel
+        self._complete(order, tunnel_id, link)
         try:
-            order = self._order(tunnel_id, link, record, kind, max_bytes)
-            if command is not None:
-                order.command.CopyFrom(command)
             link.connection.open_tunnel(order)
             async with asyncio.timeout(DIAL_S):
                 await tunnel.dialled.wait()
         except TimeoutError as err:
-            problem = (
-                f"VM {record.id}: host {link.name} did not answer in {DIAL_S:g} s; see: moln host show {link.name}"
-            )
+            problem = f"{what}: host {link.name} did not answer in {DIAL_S:g} s; see: moln host show {link.name}"
             raise MolnError(Reason.HOST_SILENT, problem) from err
         finally:
             if not tunnel.dialled.is_set():
                 self.close(tunnel_id)
         return tunnel_id, tunnel
 
-    def _order(
-        self, tunnel_id: str, link: HostLink, record: VmRecord, kind: node_service_pb2.TunnelKind, max_bytes: int
-    ) -> node_service_pb2.TunnelOrder:
+    def _complete(self, order: node_service_pb2.TunnelOrder, tunnel_id: str, link: HostLink) -> None:
         expire_s = int(time.time() + DIAL_S)
-        return node_service_pb2.TunnelOrder(
-            host_id=link.host_id,
-            vm_id=record.id,
-            uid=record.uid,
-            address=self._node_address,
-            ticket=sign_ticket(self._secret, "tunnel", tunnel_id, link.host_id, expire_s),
-            kind=kind,
-            max_bytes=max_bytes,
-        )
+        order.host_id, order.address = link.host_id, self._node_address
+        order.ticket = sign_ticket(self._secret, "tunnel", tunnel_id, link.host_id, expire_s)
 
     def close(self, tunnel_id: str) -> None:
         """Ends a tunnel. Idempotent."""

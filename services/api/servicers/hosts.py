@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 
 from moln.compute.v1 import host_pb2, host_service_pb2, host_service_pb2_grpc
 from services.api.access.gate import caller_of_call
+from services.api.usecases.host_guests import HostGuests
 from services.api.usecases.host_scripts import HostScripts
 from services.api.usecases.host_watches import HostWatches
 from services.api.usecases.hosts import Hosts
+from services.api.usecases.lost_hosts import LostHosts
 from services.common.rpc.call import Context
 
 M = host_pb2.HostMode
@@ -17,8 +19,12 @@ M = host_pb2.HostMode
 class HostServicer(host_service_pb2_grpc.HostServiceServicer):
     """Hosts."""
 
-    def __init__(self, hosts: Hosts, watches: HostWatches, scripts: HostScripts) -> None:
+    def __init__(
+        self, hosts: Hosts, watches: HostWatches, scripts: HostScripts, guests: HostGuests, lost: LostHosts
+    ) -> None:
         self._hosts = hosts
+        self._guests = guests
+        self._lost = lost
         self._scripts = scripts
         self._watches = watches
 
@@ -78,8 +84,13 @@ class HostServicer(host_service_pb2_grpc.HostServiceServicer):
     async def PowerOnHost(self, request: host_service_pb2.PowerOnHostRequest, context: Context) -> host_pb2.Host:
         return await self._scripts.power_on(request.id, caller_of_call())
 
+    async def ListHostGuests(
+        self, request: host_service_pb2.ListHostGuestsRequest, context: Context
+    ) -> host_service_pb2.ListHostGuestsResponse:
+        return await self._guests.list(request.id)
+
     async def DeleteHost(
         self, request: host_service_pb2.DeleteHostRequest, context: Context
     ) -> host_service_pb2.DeleteHostResponse:
-        await self._hosts.delete(request.id, caller_of_call())
+        await self._lost.delete(request.id, request.is_lost, caller_of_call())
         return host_service_pb2.DeleteHostResponse()

@@ -18,12 +18,14 @@ from moln.compute.v1 import (
 from moln.iam.v1 import user_pb2, user_service_pb2, user_service_pb2_grpc
 from moln.operations.v1 import operations_service_pb2, operations_service_pb2_grpc, records_pb2
 from services.api.access.gate import caller_of_call
+from services.api.usecases.accounting import Accounting
 from services.api.usecases.cloud_status import CloudStatus
 from services.api.usecases.clusters import Clusters
 from services.api.usecases.events import Events
 from services.api.usecases.hosts import Hosts
 from services.api.usecases.templates import Templates
 from services.api.usecases.users import Users
+from services.api.usecases.vm_histories import VmHistories
 from services.api.usecases.vms import Vms
 from services.common.rpc.call import Context
 
@@ -160,9 +162,11 @@ class UserServicer(user_service_pb2_grpc.UserServiceServicer):
 class OperationsServicer(operations_service_pb2_grpc.OperationsServiceServicer):
     """The cloud as a whole."""
 
-    def __init__(self, status: CloudStatus, events: Events) -> None:
+    def __init__(self, status: CloudStatus, events: Events, histories: VmHistories, accounting: Accounting) -> None:
         self._status = status
         self._events = events
+        self._histories = histories
+        self._accounting = accounting
 
     async def GetStatus(
         self, request: operations_service_pb2.GetStatusRequest, context: Context
@@ -183,3 +187,13 @@ class OperationsServicer(operations_service_pb2_grpc.OperationsServiceServicer):
         self, request: operations_service_pb2.UpdateCloudRequest, context: Context
     ) -> records_pb2.CloudRecord:
         return await self._status.update(request)
+
+    async def GetVmHistory(
+        self, request: operations_service_pb2.GetVmHistoryRequest, context: Context
+    ) -> operations_service_pb2.VmHistory:
+        return await self._histories.get(request.id, caller_of_call())
+
+    async def ListAccountingRecords(
+        self, request: operations_service_pb2.ListAccountingRecordsRequest, context: Context
+    ) -> operations_service_pb2.ListAccountingRecordsResponse:
+        return await self._accounting.list(request, caller_of_call())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
@@ -12,7 +11,7 @@ from moln.compute.v1 import vm_service_pb2 as pb
 from moln.node.v1 import node_service_pb2 as node_pb
 from services.api.core.looks import Look, check_look, exec_command, freeze_seconds
 from services.api.index.vms import VmRecord
-from services.api.nodes.tunnels import Tunnel, Tunnels
+from services.api.nodes.tunnels import MAX_ANSWER_BYTES, Tunnel, Tunnels
 from services.api.usecases.vms import Vms
 from services.common.domain.caller import Caller, Capability
 from services.common.domain.errors import MolnError, invalid
@@ -20,7 +19,6 @@ from services.common.domain.reasons import Reason
 from services.common.runtime.background import Background
 
 Answer = TypeVar("Answer", node_pb.Screenshot, node_pb.AgentAnswer)
-MAX_ANSWER_BYTES = 32 << 20
 SCREENSHOT_S = 30.0
 AGENT_S = 15.0
 """Longest time that an agent's answer takes beside what the caller allows a command."""
@@ -109,19 +107,7 @@ class Insides:
     ) -> bytes:
         """Everything that the node's end says, within a time and a size."""
         tunnel_id, tunnel = await self._tunnels.open(record, kind, MAX_ANSWER_BYTES, command)
-        pieces: list[bytes] = []
-        try:
-            async with asyncio.timeout(seconds):
-                async for piece in tunnel.received():
-                    pieces.append(piece)
-                    if sum(map(len, pieces)) > MAX_ANSWER_BYTES:
-                        raise MolnError(Reason.INTERNAL, f"VM {record.name}: the node's answer is too large")
-        except TimeoutError as err:
-            problem = f"VM {record.name}: its host did not answer within {seconds:g} s"
-            raise MolnError(Reason.HOST_SILENT, problem) from err
-        finally:
-            self._tunnels.close(tunnel_id)
-        return b"".join(pieces)
+        return await self._tunnels.read_all(tunnel_id, tunnel, seconds, f"VM {record.name}")
 
 
 def _decoded(answer: Answer, data: bytes) -> Answer:

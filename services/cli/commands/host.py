@@ -21,7 +21,7 @@ from moln.compute.v1.host_service_pb2 import (
     UpdateHostRequest,
 )
 from services.cli.command_line import Group
-from services.cli.commands import host_modes
+from services.cli.commands import host_guests, host_modes
 from services.cli.exits import usage
 from services.cli.host_text import host_lines, join_lines
 from services.cli.options import (
@@ -38,6 +38,8 @@ from services.cli.printing import list_objects, print_document, print_object
 from services.cli.resources.clusters import CLUSTERS
 from services.cli.resources.hosts import HOSTS, state_of
 from services.cli.session import Session
+
+DELETE_SECONDS = 60.0
 
 
 @click.group("host", cls=Group)
@@ -225,19 +227,23 @@ def disable_hosts(session: Session, hosts: Sequence[str]) -> None:
     "delete",
     examples="""
     moln host delete node-7
+    moln host delete node-7 --lost
     """,
 )
 @click.argument("hosts", type=Name("host"), nargs=-1, required=True)
+@click.option("--lost", is_flag=True, help="It is fenced and never comes back: what is left on it is given up.")
 @yes_option
 @click.pass_obj
-def delete_hosts(session: Session, hosts: Sequence[str], yes: bool) -> None:
+def delete_hosts(session: Session, hosts: Sequence[str], lost: bool, yes: bool) -> None:
     """Deletes hosts on which no VM is placed."""
     found = HOSTS.find_all(session.client, hosts)
-    confirm(f"Delete {', '.join(map(HOSTS.title, found))}?", yes=yes)
+    given_up = " and give up what is left on them" if lost else ""
+    confirm(f"Delete {', '.join(map(HOSTS.title, found))}{given_up}?", yes=yes)
     for host in found:
-        session.client.unary(HOSTS.path("DeleteHost"), DeleteHostRequest(id=host.id), DeleteHostResponse)
+        request = DeleteHostRequest(id=host.id, is_lost=lost)
+        session.client.unary(HOSTS.path("DeleteHost"), request, DeleteHostResponse, seconds=DELETE_SECONDS)
         click.echo(f"deleted {HOSTS.title(host)}")
 
 
-for added in host_modes.COMMANDS:
+for added in (*host_modes.COMMANDS, *host_guests.COMMANDS):
     command.add_command(added)

@@ -8,7 +8,16 @@ from moln.compute.v1.vm_pb2 import Vm
 from moln.scheduler.v1.scheduler_service_pb2 import ExplainVmRequest, ExplainVmResponse
 from services.cli.client import Client
 from services.cli.command_line import Group
-from services.cli.commands import vm_create, vm_inside, vm_look, vm_operations, vm_snapshots, vm_update, vm_verbs
+from services.cli.commands import (
+    vm_create,
+    vm_history,
+    vm_inside,
+    vm_look,
+    vm_operations,
+    vm_snapshots,
+    vm_update,
+    vm_verbs,
+)
 from services.cli.exits import CliError
 from services.cli.options import Name, filter_option, list_options, output_option
 from services.cli.printing import list_objects, print_object
@@ -65,6 +74,6 @@ def _explain(client: Client, vm: Vm) -> ExplainVmResponse | None:
         return None
 
 
-for module in (vm_create, vm_verbs, vm_operations, vm_snapshots, vm_update, vm_inside, vm_look):
+for module in (vm_create, vm_verbs, vm_operations, vm_snapshots, vm_update, vm_inside, vm_look, vm_history):
     for added in module.COMMANDS:
         command.add_command(added)

@@ -57,9 +57,9 @@ class Front:
     async def writer(self) -> tuple[Caller, Leadership]:
         """The same for one that writes, with the leadership that guards what it writes. Raises NOT_LEADER."""
         caller = await self.reader()
-        return caller, await self._lead()
+        return caller, await self.lead()
 
-    async def _lead(self) -> Leadership:
+    async def lead(self) -> Leadership:
         """The leadership; waits a little where it is just being won. Raises UNAVAILABLE/NOT_LEADER on a standby."""
         if not self._is_set.is_set() and not self._does_another_lead():
             with contextlib.suppress(TimeoutError):

@@ -12,6 +12,7 @@ from moln.node.v1.node_service_pb2 import (
     TUNNEL_KIND_AGENT,
     TUNNEL_KIND_CONSOLE,
     TUNNEL_KIND_CONSOLE_LOG,
+    TUNNEL_KIND_GUESTS,
     TUNNEL_KIND_SCREEN,
     TUNNEL_KIND_SCREENSHOT,
     OpenTunnelRequest,
@@ -24,7 +25,7 @@ from services.common.domain.reasons import Reason
 from services.common.obs.logs import get_logger
 from services.common.runtime import Background
 from services.hostagent.controllers.racing import until_one_ends
-from services.hostagent.drivers.ports import ConsoleChannel, ConsoleDriver, InsideDriver
+from services.hostagent.drivers.ports import ConsoleChannel, ConsoleDriver, ForeignDriver, InsideDriver
 
 PIECE_BYTES = 64 * 1024
 TICKET_HEADER = "moln-ticket"
@@ -37,8 +38,16 @@ if TYPE_CHECKING:  # the class takes no parameters at run time
 class Tunnels:
     """Opens each tunnel as a task of its own in `background`."""
 
-    def __init__(self, driver: ConsoleDriver, inside: InsideDriver | None, dial: Dial, background: Background) -> None:
-        self._driver, self._inside, self._dial, self._background = driver, inside, dial, background
+    def __init__(
+        self,
+        driver: ConsoleDriver,
+        inside: InsideDriver | None,
+        foreign: ForeignDriver | None,
+        dial: Dial,
+        background: Background,
+    ) -> None:
+        self._driver, self._inside, self._foreign = driver, inside, foreign
+        self._dial, self._background = dial, background
         self._log = get_logger("tunnels")
 
     def open(self, order: TunnelOrder) -> None:
@@ -66,6 +75,8 @@ class Tunnels:
                 await _send(await self._driver.console_log(order.host_id, order.uid, order.max_bytes), stream)
             elif order.kind == TUNNEL_KIND_CONSOLE:
                 await self._both_ways(await self._driver.open_console(order.host_id, order.uid), stream)
+            elif order.kind == TUNNEL_KIND_GUESTS:
+                await self._list(order, stream)
             elif self._inside is None:
                 raise MolnError(Reason.CAPABILITY, "the driver of the VM's host cannot look into guests")
             else:
@@ -75,6 +86,11 @@ class Tunnels:
         await stream.done_writing()
         while await stream.read() is not grpc.aio.EOF:  # the gateway ends the call once it has everything
             continue
+
+    async def _list(self, order: TunnelOrder, stream: Stream) -> None:
+        if self._foreign is None:
+            raise MolnError(Reason.CAPABILITY, "the driver of the host has no guests but moln's own")
+        await _send((await self._foreign.list_guests(order.host_id)).SerializeToString(), stream)
 
     async def _look(self, order: TunnelOrder, inside: InsideDriver, stream: Stream) -> None:
         if order.kind == TUNNEL_KIND_SCREEN:

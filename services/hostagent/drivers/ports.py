@@ -14,7 +14,7 @@ from typing import Protocol
 from moln.compute.v1.host_pb2 import HostInventory
 from moln.compute.v1.vm_pb2 import Operation, VmStatus
 from moln.image.v1.image_pb2 import Datastore
-from moln.node.v1.node_service_pb2 import AgentAnswer, AgentCommand, Screenshot, VmOrder
+from moln.node.v1.node_service_pb2 import AgentAnswer, AgentCommand, ForeignGuests, Screenshot, VmOrder
 from services.common.domain.reasons import Reason
 from services.hostagent.drivers.stats import StatsDriver
 
@@ -244,6 +244,14 @@ class InsideDriver(Protocol):
         ...
 
 
+class ForeignDriver(Protocol):
+    """Guests on a hypervisor that moln did not create: looked at, never touched."""
+
+    async def list_guests(self, host_id: int) -> ForeignGuests:
+        """All of them, by name, up to a bound. Raises MolnError HYPERVISOR_FAILED."""
+        ...
+
+
 class InventoryDriver(Protocol):
     """What a host is, and how busy it is."""
 
@@ -266,6 +274,11 @@ class Driver(PowerDriver, RecoveryDriver, ConsoleDriver, InventoryDriver, StatsD
     @property
     def name(self) -> str:
         """`libvirt`, `sim`."""
+        ...
+
+    @property
+    def foreign(self) -> ForeignDriver | None:
+        """Guests of others, where the driver's hypervisor can have such."""
         ...
 
     @property

@@ -69,7 +69,7 @@ class DiskMaker:
 
     async def _from_image(self, plan: DiskPlan, target: Path, progress: Progress) -> None:
         volume = plan.volume
-        base = await self._base(plan, progress)
+        base = await self.base(plan, progress)
         wanted = plan.template.size_mib * MIB
         size = wanted if wanted >= volume.virtual_size_bytes else 0
         if plan.format == "qcow2" and not plan.template.is_read_only:
@@ -79,7 +79,7 @@ class DiskMaker:
         if size:
             await qemu_img.enlarge(target, plan.format, size)
 
-    async def _base(self, plan: DiskPlan, progress: Progress) -> Path:
+    async def base(self, plan: DiskPlan, progress: Progress) -> Path:
         """The image's file: in its datastore where the node sees that, otherwise in the cache."""
         volume, ticket = plan.volume, plan.ticket
         source = Path(volume.source)

@@ -36,6 +36,15 @@ class ImageFacts:
     data_file: str
 
 
+@dataclass(frozen=True, slots=True)
+class InnerSnapshot:
+    """A snapshot within a qcow2 disk."""
+
+    name: str
+    time_ns: int
+    has_memory: bool
+
+
 async def inspect(path: Path, format: str) -> ImageFacts:
     """Reads an image as `format`. Raises StorageError IMAGE_INVALID where it is none."""
     words: Words = ["qemu-img", "info", "--output=json", "-U", "-f", _known(format), path]
@@ -82,6 +91,40 @@ async def convert(source: Path, source_format: str, path: Path, format: str) -> 
 async def enlarge(path: Path, format: str, size_bytes: int) -> None:
     """Makes a disk larger; never smaller."""
     await _make(path, ["qemu-img", "resize", "-q", "-f", _known(format), path, str(size_bytes)], _QUICK)
+
+
+async def rebase(path: Path, base: Path, base_format: str) -> None:
+    """A disk that reads from a copy of its base elsewhere: only the reference is changed."""
+    words: Words = ["qemu-img", "rebase", "-q", "-u", "-f", "qcow2", "-F", _known(base_format), "-b", base.absolute()]
+    await _make(path, [*words, path], _QUICK)
+
+
+async def inner_snapshots(path: Path, format: str) -> list[InnerSnapshot]:
+    """The snapshots within a disk that no guest uses, oldest first."""
+    if format != "qcow2":
+        return []
+    words: Words = ["qemu-img", "info", "--output=json", "-U", "-f", "qcow2", path]
+    try:
+        found = json.loads((await run_program(words, limits=_QUICK)).output).get("snapshots", [])
+        made = [
+            InnerSnapshot(
+                str(each["name"]),
+                int(each["date-sec"]) * 10**9 + int(each["date-nsec"]),
+                int(each["vm-state-size"]) > 0,
+            )
+            for each in found
+        ]
+    except (CommandError, ValueError, KeyError) as err:
+        raise StorageError(Reason.OPERATION_FAILED, f"the snapshots in {path.name} cannot be read: {err}") from err
+    return sorted(made, key=lambda each: each.time_ns)
+
+
+async def change_snapshot(path: Path, change: str, name: str) -> None:
+    """`-c` creates a snapshot within a qcow2 disk that no guest uses, `-a` goes back to it, `-d` deletes it."""
+    try:
+        await run_program(["qemu-img", "snapshot", "-q", change, name, path], limits=_COPY)
+    except CommandError as err:
+        raise StorageError(Reason.OPERATION_FAILED, f"{path.name}: {err}") from err
 
 
 async def _make(path: Path, words: Words, limits: Limits) -> None:

@@ -13,6 +13,7 @@ from services.imagesvc.catalog import Catalog
 from services.imagesvc.controllers.datastores import DatastoreWatch
 from services.imagesvc.controllers.imports import Importer
 from services.imagesvc.controllers.life import ImageLife
+from services.imagesvc.controllers.saved import SavedVolumes
 from services.imagesvc.controllers.volumes import Volumes
 from services.imagesvc.metrics import ImagesvcMetrics
 from services.imagesvc.settings import GIB, ImagesvcSettings
@@ -20,6 +21,7 @@ from services.imagesvc.usecases.uploads import Uploads
 
 KINDS = frozenset({"vm", "image", "datastore"})
 IDLE_SECONDS = 30.0
+SWEEP_SECONDS = 600.0
 
 
 class Reign:
@@ -55,15 +57,19 @@ class Reign:
         volumes = Volumes(self._store, self._catalog, leadership, self._clock, self._metrics)
         parts = VmParts(self._store, leadership, volumes, self._metrics.loops)
         volumes.wake = parts.look_at
+        saved = SavedVolumes(self._store, self._catalog, leadership, self._clock)
         async with Background() as background:
             images = self._images(leadership, background)
             datastores = self._loop("datastores", lambda: _check(watch, volumes), self._settings.datastore_interval_s)
-            unsubscribe = self._store.cache.subscribe(_subscriber(volumes, parts, images, datastores), KINDS)
+            files = self._loop("saved", saved.step, IDLE_SECONDS)
+            sweep = self._loop("saved_sweep", saved.sweep, SWEEP_SECONDS)
+            subscriber = _subscriber(volumes, parts, images, datastores, (saved, files))
+            unsubscribe = self._store.cache.subscribe(subscriber, KINDS)
             try:
                 await watch.step()
                 self._watch, self._front.leadership = watch, leadership
                 self._metrics.leads(True)
-                for loop in (images, datastores):
+                for loop in (images, datastores, files, sweep):
                     background.start(loop.run(), name=loop.name)
                 await parts.run()
             finally:
@@ -90,11 +96,13 @@ async def _check(watch: DatastoreWatch, volumes: Volumes) -> None:
 
 
 def _subscriber(
-    volumes: Volumes, parts: VmParts, images: Loop, datastores: Loop
+    volumes: Volumes, parts: VmParts, images: Loop, datastores: Loop, saved: tuple[SavedVolumes, Loop]
 ) -> Callable[[Sequence[Change], int], None]:
     def changed(changes: Sequence[Change], _revision: int) -> None:
         volumes.changed(changes)
         parts.changed(changes)
+        if saved[0].changed(changes):
+            saved[1].wake()
         if any(change.kind == "image" and change.part == "intent" for change in changes):
             images.wake()
         if any(change.kind == "datastore" and change.part == "spec" for change in changes):

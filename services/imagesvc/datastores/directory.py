@@ -87,6 +87,10 @@ class Directory:
             if self._found_mark() == self._mark:
                 (self.path / MARK_FILE).unlink(missing_ok=True)
 
+    def within(self, path: Path) -> Directory:
+        """A folder in it, with the same room."""
+        return Directory(self.name, path, self._mark, self._reserve // MIB)
+
     # ------------------------------------------------------------------------------------------------ its files
 
     def file(self, name: str) -> Path:

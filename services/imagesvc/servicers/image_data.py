@@ -11,11 +11,13 @@ from moln.image.v1 import image_data_service_pb2_grpc
 from moln.image.v1.image_pb2 import ImageState
 from services.common.domain.errors import MolnError, invalid
 from services.common.domain.reasons import Reason
+from services.common.resources.front import Front
 from services.common.rpc import Call, Gate, current_call, secret_gate
 from services.common.rpc.tickets import verify_ticket
 from services.common.runtime import Clock
 from services.imagesvc.catalog import Catalog, ImageParts
 from services.imagesvc.metrics import ImagesvcMetrics
+from services.imagesvc.usecases.saved import SavedUploads, first_of
 
 TICKET_HEADER = "moln-ticket"
 PREFIX = "/moln.image.v1.ImageDataService/"
@@ -36,8 +38,10 @@ def gate(secret: str) -> Gate:
 class ImageDataServicer(image_data_service_pb2_grpc.ImageDataServiceServicer):
     """Sends files in pieces. Any imagesvc process that sees the datastore may answer."""
 
-    def __init__(self, catalog: Catalog, secret: str, clock: Clock, metrics: ImagesvcMetrics) -> None:
-        self._catalog = catalog
+    def __init__(
+        self, catalog: Catalog, saved: SavedUploads, front: Front, secret: str, clock: Clock, metrics: ImagesvcMetrics
+    ) -> None:
+        self._catalog, self._saved, self._front = catalog, saved, front
         self._secret = secret.encode()
         self._clock = clock
         self._metrics = metrics
@@ -45,8 +49,7 @@ class ImageDataServicer(image_data_service_pb2_grpc.ImageDataServiceServicer):
     async def DownloadImage(
         self, request: pb.DownloadImageRequest, context: object
     ) -> AsyncIterator[pb.DownloadImageResponse]:
-        ticket = current_call().header(TICKET_HEADER)
-        verify_ticket(self._secret, ticket, "image", str(request.image_id), self._clock.now().timestamp())
+        self._verify("image", str(request.image_id))
         handle = await asyncio.to_thread(self._open, self._ready(request.image_id), request.offset)
         try:
             while data := await asyncio.to_thread(os.read, handle, PIECE_BYTES):
@@ -58,18 +61,33 @@ class ImageDataServicer(image_data_service_pb2_grpc.ImageDataServiceServicer):
     async def UploadVolume(
         self, request_iterator: AsyncIterator[pb.UploadVolumeRequest], context: object
     ) -> pb.UploadVolumeResponse:
-        raise MolnError(Reason.CAPABILITY, "this release keeps no disks of VMs in datastores yet")
+        first, stream = await first_of(request_iterator)
+        self._verify("volume", first.uid)
+        return pb.UploadVolumeResponse(file=await self._saved.receive(first, stream))
 
     async def DownloadVolume(
         self, request: pb.DownloadVolumeRequest, context: object
     ) -> AsyncIterator[pb.DownloadVolumeResponse]:
-        raise MolnError(Reason.CAPABILITY, "this release keeps no disks of VMs in datastores yet")
-        yield pb.DownloadVolumeResponse()
+        self._verify("volume", request.uid)
+        handle = await asyncio.to_thread(self._saved.opened, request)
+        try:
+            while data := await asyncio.to_thread(os.read, handle, PIECE_BYTES):
+                yield pb.DownloadVolumeResponse(data=data)
+                self._metrics.sent(len(data))
+        finally:
+            os.close(handle)
 
     async def UploadDisk(
         self, request_iterator: AsyncIterator[pb.UploadDiskRequest], context: object
     ) -> pb.UploadDiskResponse:
-        raise MolnError(Reason.CAPABILITY, "this release makes no images of disks yet")
+        first, stream = await first_of(request_iterator)
+        self._verify("volume", first.uid)
+        image_id = await self._saved.make_image(first, stream, await self._front.lead())
+        return pb.UploadDiskResponse(image_id=image_id)
+
+    def _verify(self, kind: str, subject: str) -> None:
+        ticket = current_call().header(TICKET_HEADER)
+        verify_ticket(self._secret, ticket, kind, subject, self._clock.now().timestamp())
 
     def _ready(self, image_id: int) -> ImageParts:
         parts = self._catalog.image(image_id)

@@ -317,3 +317,42 @@ def vm_terminate(vm_id: int) -> Any:
     from moln.compute.v1 import vm_service_pb2
 
     return vm_service_pb2.TerminateVmRequest(id=vm_id, is_hard=True)
+
+
+# Machines that never come back
+
+
+async def test_a_machine_that_never_comes_back_holds_nothing_for_ever(
+    quickly_silent: None, admin: Client, nodes: Nodes, world: World
+) -> None:
+    async with nodes.again(await nodes.hello("node-1")) as agent:
+        await agent.sync()
+        ends, moved = [await run_vm(admin, world, agent) for _ in range(2)]
+        with refused("STATE_FORBIDS", words="moln host fence node-1"):
+            await admin.hosts.DeleteHost(pb.DeleteHostRequest(id=1, is_lost=True))
+    await eventually(lambda: state_is(admin, 1, H.HOST_STATE_SILENT))
+    await admin.hosts.FenceHost(pb.FenceHostRequest(id=1, is_confirmed=True))
+    async with nodes.again(await nodes.hello("node-2")) as other:
+        await other.sync()
+        await world.place(moved.id, 2)
+        await other.start(await other.order(moved.id, host_id=2))
+        with refused("HOST_IN_USE", words="1 VMs belong there (1); their disks are lost with it: terminate them"):
+            await admin.hosts.DeleteHost(pb.DeleteHostRequest(id=1, is_lost=True))
+        await admin.vms.TerminateVm(vm_terminate(ends.id))
+        deleting = asyncio.ensure_future(admin.hosts.DeleteHost(pb.DeleteHostRequest(id=1, is_lost=True)))
+        await eventually(lambda: world.value("vm", ends.id, "status/0000000001") is None)
+        await world.release(ends.id)
+        await deleting
+        await becomes(admin, moved.id, S.VM_STATE_RUNNING)
+        with refused("VM_NOT_FOUND"):
+            await eventually(lambda: state_is_gone(admin, ends.id))
+        with refused("HOST_NOT_FOUND"):
+            await get(admin)
+
+
+async def state_is_gone(admin: Client, vm_id: int) -> bool:
+    """Never true: ends with the refusal of a VM that is gone."""
+    from moln.compute.v1 import vm_service_pb2
+
+    await admin.vms.GetVm(vm_service_pb2.GetVmRequest(id=vm_id))
+    return False

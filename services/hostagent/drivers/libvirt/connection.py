@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,6 +22,8 @@ from services.common.obs.logs import get_logger
 T = TypeVar("T")
 Raw = Any
 """libvirt's own objects: its Python binding has no types."""
+
+Abort = Callable[[], Awaitable[None]]
 
 CALL_SECONDS = 30.0
 WORKERS = 8
@@ -54,6 +56,8 @@ class DomainEvent:
     """Something has happened to a domain; `uid` is empty when the connection was lost, so that all may have changed."""
 
     uid: str
+    is_reboot: bool = False
+    """The guest began anew, without having been off."""
 
 
 class LibvirtConnection:
@@ -76,11 +80,14 @@ class LibvirtConnection:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._log = get_logger("libvirt")
 
-    async def call(self, work: Callable[[Raw], T], *, what: str, seconds: float | None = None) -> T:
+    async def call(
+        self, work: Callable[[Raw], T], *, what: str, seconds: float | None = None, abort: Abort | None = None
+    ) -> T:
         """`work(connection)` in a thread. Raises HypervisorError that says `what` was being attempted.
 
         After `seconds` the caller is free again; the thread stays busy until libvirt returns. A caller that is
-        cancelled goes on only when the call has ended, or after `seconds`: libvirt's calls cannot be stopped half-way.
+        cancelled goes on only when the call has ended, or after `seconds`: libvirt's calls cannot be stopped half-way
+        but by what `abort` does.
         """
         loop = self._loop = asyncio.get_running_loop()
         limit = seconds or self._call_seconds
@@ -89,6 +96,8 @@ class LibvirtConnection:
         try:
             await asyncio.wait({under_way}, timeout=limit)
         except asyncio.CancelledError:
+            if abort is not None:
+                await abort()
             await asyncio.wait({under_way}, timeout=limit)
             raise
         if not under_way.done():
@@ -98,6 +107,10 @@ class LibvirtConnection:
     def listen(self, heard: Callable[[DomainEvent], None]) -> None:
         """From now on calls `heard` on the event loop of the callers when a domain has changed. Never raises."""
         self._listeners.append(heard)
+
+    def ignore(self, heard: Callable[[DomainEvent], None]) -> None:
+        """No longer calls `heard`."""
+        self._listeners.remove(heard)
 
     async def close(self) -> None:
         """Closes the connection; a later call would open it anew."""
@@ -134,6 +147,7 @@ class LibvirtConnection:
             _try(raw.setKeepAlive, KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
             _try(raw.registerCloseCallback, self._closed, None)
             _try(raw.domainEventRegisterAny, None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._happened, None)
+            _try(raw.domainEventRegisterAny, None, libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._rebooted, None)
         self._log.info("connected to the hypervisor", uri=self.uri)
         return raw
 
@@ -145,6 +159,9 @@ class LibvirtConnection:
 
     def _happened(self, _raw: Raw, domain: Raw, _event: int, _detail: int, _opaque: object) -> None:
         self._tell(DomainEvent(domain.UUIDString()))
+
+    def _rebooted(self, _raw: Raw, domain: Raw, _opaque: object) -> None:
+        self._tell(DomainEvent(domain.UUIDString(), is_reboot=True))
 
     def _closed(self, _raw: Raw, _reason: int, _opaque: object) -> None:
         self._log.warning("the connection to the hypervisor was lost", uri=self.uri)
@@ -311,6 +328,12 @@ class Flags:
     )  # fmt: skip
     OFF_STATES = frozenset({libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED})
     CRASHED = libvirt.VIR_DOMAIN_CRASHED
+    STATE_NAMES: Mapping[int, str] = {
+        libvirt.VIR_DOMAIN_RUNNING: "running", libvirt.VIR_DOMAIN_BLOCKED: "running",
+        libvirt.VIR_DOMAIN_SHUTDOWN: "running", libvirt.VIR_DOMAIN_PAUSED: "paused",
+        libvirt.VIR_DOMAIN_PMSUSPENDED: "paused", libvirt.VIR_DOMAIN_SHUTOFF: "off",
+        libvirt.VIR_DOMAIN_CRASHED: "crashed",
+    }  # fmt: skip
     OFF_SHUT_DOWN = libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN
     OFF_CRASHED = frozenset({libvirt.VIR_DOMAIN_SHUTOFF_CRASHED, libvirt.VIR_DOMAIN_SHUTOFF_FAILED})
     OFF_DESTROYED = libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED
@@ -319,6 +342,52 @@ class Flags:
 def is_local(uri: str) -> bool:
     """Whether the hypervisor is on this machine: the URI names no other one."""
     return not uri.partition("://")[2].partition("/")[0]
+
+
+class LiveFlags:
+    """The same for what is done to guests that run."""
+
+    LIVE, CONFIG = libvirt.VIR_DOMAIN_AFFECT_LIVE, libvirt.VIR_DOMAIN_AFFECT_CONFIG
+    SECURE = libvirt.VIR_DOMAIN_XML_SECURE
+    MIGRATABLE = libvirt.VIR_DOMAIN_XML_MIGRATABLE
+    SAVE_IMAGE_SECURE = libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE
+    RESTORE_PAUSED = libvirt.VIR_DOMAIN_SAVE_PAUSED
+    UNKNOWN = libvirt.VIR_DOMAIN_SHUTOFF_UNKNOWN
+    """A hypervisor's library that was begun anew does not remember why a guest is off."""
+    OFF_SAVED = libvirt.VIR_DOMAIN_SHUTOFF_SAVED
+    OFF_MIGRATED = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED)
+    INACTIVE = libvirt.VIR_DOMAIN_XML_INACTIVE
+    MIGRATE = (
+        libvirt.VIR_MIGRATE_LIVE
+        | libvirt.VIR_MIGRATE_PEER2PEER
+        | libvirt.VIR_MIGRATE_PERSIST_DEST
+        | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
+        | libvirt.VIR_MIGRATE_ABORT_ON_ERROR
+    )
+    MIGRATE_COPY_DISKS = libvirt.VIR_MIGRATE_NON_SHARED_INC
+    MIGRATE_UNSAFE = libvirt.VIR_MIGRATE_UNSAFE
+    MIGRATE_POSTCOPY = libvirt.VIR_MIGRATE_POSTCOPY
+    PAUSED = libvirt.VIR_DOMAIN_PAUSED
+    PAUSED_MIGRATION = libvirt.VIR_DOMAIN_PAUSED_MIGRATION
+    JOB_NONE = libvirt.VIR_DOMAIN_JOB_NONE
+    MODIFY_FORCE = libvirt.VIR_DOMAIN_DEVICE_MODIFY_FORCE
+    RESIZE_BYTES = libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES
+    SNAPSHOT_REDEFINE = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE
+    SNAPSHOT_METADATA_ONLY = libvirt.VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY
+    SNAPSHOT_SECURE = libvirt.VIR_DOMAIN_SNAPSHOT_XML_SECURE
+    REVERT_RUNNING = libvirt.VIR_DOMAIN_SNAPSHOT_REVERT_RUNNING
+    REVERT_FORCE = libvirt.VIR_DOMAIN_SNAPSHOT_REVERT_FORCE
+
+
+class MigrateParameters:
+    """Names of what a migration is told."""
+
+    DEST_XML = libvirt.VIR_MIGRATE_PARAM_DEST_XML
+    PERSIST_XML = libvirt.VIR_MIGRATE_PARAM_PERSIST_XML
+    BANDWIDTH = libvirt.VIR_MIGRATE_PARAM_BANDWIDTH
+    DISKS = libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS
+    URI = libvirt.VIR_MIGRATE_PARAM_URI
+    LISTEN_ADDRESS = libvirt.VIR_MIGRATE_PARAM_LISTEN_ADDRESS
 
 
 def version_text(number: int) -> str:

@@ -28,6 +28,7 @@ from services.hostagent.drivers.libvirt.addresses import AddressWatch
 from services.hostagent.drivers.libvirt.compose import Endpoint, default_cpu, domain_name
 from services.hostagent.drivers.libvirt.connection import DomainEvent, LibvirtConnection, Raw
 from services.hostagent.drivers.libvirt.console import GuestConsole, read_log, trim_log
+from services.hostagent.drivers.libvirt.foreign import LibvirtForeign
 from services.hostagent.drivers.libvirt.guestagent import GuestAgents
 from services.hostagent.drivers.libvirt.guests import Guests
 from services.hostagent.drivers.libvirt.inside import LibvirtInside
@@ -40,7 +41,9 @@ from services.hostagent.drivers.libvirt.inventory import (
     read_facts,
     read_used_memory_mib,
 )
+from services.hostagent.drivers.libvirt.migration import PATIENCE_SECONDS, Migration
 from services.hostagent.drivers.libvirt.observe import Observed
+from services.hostagent.drivers.libvirt.operations.table import QEMU_CAPABILITIES, TEST_CAPABILITIES
 from services.hostagent.drivers.libvirt.pci import read_devices
 from services.hostagent.drivers.libvirt.probe import Acceleration, find_acceleration
 from services.hostagent.drivers.libvirt.stats import StatsReader
@@ -51,6 +54,7 @@ from services.hostagent.network.bridges import Bridges
 from services.hostagent.storage.cache import ImageCache
 from services.hostagent.storage.disks import DiskMaker, Fetch, is_visible
 from services.hostagent.storage.folders import NodeFolders, VmFolder, VmRecord
+from services.hostagent.storage.volumes import VolumeStore
 
 MIB = 1024 * 1024
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
@@ -72,6 +76,10 @@ class DriverOptions:
     """At its end nothing is left of guests that are off but their disks: no definition, no bridge."""
     pci_devices: tuple[str, ...] = ()
     """Which of the host's PCI devices guests may be given; see `pci.check_patterns`."""
+    migration_uri: str = ""
+    """Where other hypervisors reach this one for migrations; empty: they do not."""
+    patience_s: float = PATIENCE_SECONDS
+    """What is allowed to every live migration before it counts as one that does not converge."""
     has_bridges: bool = field(default_factory=lambda: os.geteuid() == 0)
 
 
@@ -80,19 +88,24 @@ class LibvirtDriver:
 
     name = "libvirt"
 
-    def __init__(self, options: DriverOptions, fetch: Fetch) -> None:
+    def __init__(self, options: DriverOptions, fetch: Fetch, volumes: VolumeStore | None = None) -> None:
         self._options = options
         self._is_test = options.uri.startswith("test:")
         self._connection = LibvirtConnection(options.uri)
         self._guests = Guests(self._connection)
-        self._folders = NodeFolders(options.state)
+        self._folders = NodeFolders(options.state, options.host_id)
         self._stats = StatsReader(options.uri, self._guests.mark_of, options.cloud_uid, options.state)
         self._bridges = Bridges() if options.has_bridges and not self._is_test else None
         disks = DiskMaker(ImageCache(self._folders.cache), fetch)
-        self._work = GuestWork(self._guests, self._folders, disks, self._bridges)
+        self._work = GuestWork(
+            self._guests, self._folders, disks, self._bridges, volumes, Migration(options.patience_s)
+        )
+        self.data_address = ""
+        """Where other nodes fetch files of VMs that move to them; empty: nowhere. Set by who serves them."""
         self._background = Background()
         self._agents = GuestAgents(self._connection, self._background)
         self._inside = LibvirtInside(self._connection, self._agents)
+        self.foreign = LibvirtForeign(self._connection, options.cloud_uid)
         self._deeds = Deeds(self._perform, options.max_deeds, self._background)
         self._addresses = AddressWatch(self._agents, self._running, self._look_again)
         self._statuses: dict[str, VmStatus] = {}
@@ -112,8 +125,17 @@ class LibvirtDriver:
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """The test driver has guests without consoles."""
-        return frozenset({"power"}) if self._is_test else frozenset({"power", "console", "console_log"})
+        """The test driver has guests without disks and consoles."""
+        if self._is_test:
+            return frozenset({"power", "suspend"}) | TEST_CAPABILITIES
+        if self._acceleration.domain_type not in ("qemu", "kvm"):
+            return frozenset({"power", "console", "console_log"})
+        found = {"power", "console", "console_log", "suspend", "stop"} | QEMU_CAPABILITIES
+        if self.data_address:
+            found |= {"migrate_cold", "migrate_save"}
+        if self._options.migration_uri:
+            found |= {"migrate_live"}
+        return frozenset(found)
 
     async def __aenter__(self) -> Self:
         """Raises MolnError HYPERVISOR_FAILED where the hypervisor does not answer."""
@@ -160,15 +182,30 @@ class LibvirtDriver:
     def remember(self, status: VmStatus, vm_id: int) -> None:
         """Keeps the status in the VM's folder, where there is one yet."""
         self._statuses[status.uid] = status
-        self._folders.vm(status.uid).remember(status)
+        self._keep(status)
 
     async def _perform(self, work: Work) -> Outcome:
         outcome = await self._work.perform(work)
         if work.deed is Deed.ERASE and outcome.is_done:
             self._statuses.pop(work.uid, None)
         elif work.uid in self._statuses:  # the folder that a start makes was not there when the claim was remembered
-            self._folders.vm(work.uid).remember(self._statuses[work.uid])
+            self._keep(self._statuses[work.uid])
         return outcome
+
+    def _keep(self, status: VmStatus) -> None:
+        folder = self._folders.vm(status.uid)
+        record = folder.record()
+        if record is None or record.is_of(self._options.host_id):
+            folder.remember(status)
+
+    @property
+    def folders(self) -> NodeFolders:
+        """Where the files of VMs are."""
+        return self._folders
+
+    async def runs(self, uid: str) -> bool:
+        """Whether the guest's vCPUs exist. Raises MolnError HYPERVISOR_FAILED."""
+        return await self._guests.live.runs(uid)
 
     # Recovery
 
@@ -208,7 +245,8 @@ class LibvirtDriver:
     async def _look_at(self, uids: set[str]) -> Sequence[Seen]:
         if "" in uids:
             return await self.look(self._options.host_id)
-        found = [(uid, await self._guests.observe(uid), self._folders.vm(uid).record()) for uid in uids]
+        host_id = self._options.host_id
+        found = [(uid, await self._guests.observe(uid), self._folders.vm(uid).record_of(host_id)) for uid in uids]
         return [
             self._seen(uid, domain, record)
             for uid, domain, record in found
@@ -226,7 +264,9 @@ class LibvirtDriver:
         vm_id, epoch = (domain.mark.vm_id, domain.mark.epoch) if domain else (0, 0)
         if record is not None:
             vm_id, epoch = record.vm_id, record.epoch
-        power = domain.power if domain is not None else Power.OFF
+        power = _power(domain, folder, self._options.host_id)
+        if power is Power.RUNNING:
+            folder.settle_arrival(self._options.host_id)
         end = domain.end if domain is not None else End.NONE
         if power is Power.OFF and folder.halt_file.exists():
             end = End.BY_AGENT
@@ -234,7 +274,8 @@ class LibvirtDriver:
         return Seen(self._options.host_id, vm_id, uid, epoch, power, end, self._status(folder, uid), addresses)
 
     def _status(self, folder: VmFolder, uid: str) -> VmStatus | None:
-        return self._statuses.get(uid) or folder.status()
+        kept = self._statuses.get(uid) or folder.status()
+        return kept if kept is None or kept.host_id in (0, self._options.host_id) else None
 
     # Consoles
 
@@ -263,6 +304,8 @@ class LibvirtDriver:
             architecture=facts.architecture, cpu_model=facts.cpu_model, numa_nodes=facts.numa_nodes,
             hostname=platform.node() if self._is_test else facts.hostname, capabilities=sorted(self.capabilities),
             pci_devices=await self._connection.call(self._pci_devices, what="listing the host's PCI devices"),
+            migration_uri=self._options.migration_uri, data_address=self.data_address,
+            storage_id="" if self._is_test else await asyncio.to_thread(self._folders.storage_id),
             warnings=self._warnings(), visible_datastore_ids=[store.id for store in datastores if is_visible(store)],
         )  # fmt: skip
 
@@ -329,3 +372,14 @@ class LibvirtDriver:
     def _trim_logs(self) -> None:
         for log in self._folders.vms.glob("*/console.log"):
             trim_log(log)
+
+
+def _power(domain: Observed | None, folder: VmFolder, host_id: int) -> Power:
+    """By the hypervisor, and by what is in the folder of a guest that it does not run."""
+    if domain is not None and domain.is_arriving and not folder.migrating_file(host_id).exists():
+        return Power.OFF
+    power = domain.power if domain is not None else Power.OFF
+    is_cut_off = domain is not None and domain.is_saved and folder.memory_part.exists()
+    if power is Power.OFF and (folder.memory.exists() or is_cut_off):
+        return Power.SAVED
+    return power

@@ -48,6 +48,7 @@ INSIDE: Mapping[str, str] = {
     "picture of the screen": "`moln vm screenshot`, PNG",
     "commands in the guest": "`moln vm exec`, with the capability `vm.exec` and an agent in the guest",
     "held writes": "`moln vm freeze`, `thaw`, with an agent in the guest",
+    "guests of others": "`moln host guests`: listed, never touched",
     "addresses told by the agent": "`statuses[].guest_addresses`",
 }
 """Ways of looking into a guest on QEMU and KVM: name → how."""

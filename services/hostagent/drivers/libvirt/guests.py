@@ -16,7 +16,8 @@ from services.hostagent.drivers.libvirt.connection import (
     WrongState,
     or_none,
 )
-from services.hostagent.drivers.libvirt.observe import Observed, end_of, power_of
+from services.hostagent.drivers.libvirt.live import LiveGuests
+from services.hostagent.drivers.libvirt.observe import Observed, end_of, is_arriving, is_saved, power_of
 from services.hostagent.drivers.libvirt.spec import DomainSpec, Mark
 from services.hostagent.drivers.libvirt.xml import MARK_NAMESPACE, domain_xml, parse_mark
 from services.hostagent.drivers.ports import Power
@@ -32,6 +33,8 @@ class Guests:
 
     def __init__(self, connection: LibvirtConnection) -> None:
         self._connection = connection
+        self.live = LiveGuests(connection)
+        """The same domains, for what is done while they run."""
         self._marks: dict[str, Mark | None] = {}
 
     async def start(self, spec: DomainSpec) -> None:
@@ -53,7 +56,7 @@ class Guests:
 
     async def shutdown(self, uid: str) -> None:
         """Presses the guest's power button. Not running, or not there: nothing happens."""
-        await self._on(uid, lambda domain: domain.shutdown(), "shutting the guest down")
+        await self._on(uid, _press_button, "shutting the guest down")
 
     async def shut_down_within(self, uid: str, grace_s: float) -> bool:
         """Presses the power button, now and again, until the guest is off; False where it is not after `grace_s`."""
@@ -77,7 +80,7 @@ class Guests:
 
     async def destroy(self, uid: str) -> None:
         """Pulls the plug. Not running, or not there: nothing happens."""
-        await self._on(uid, lambda domain: domain.destroy(), "pulling the guest's plug")
+        await self._on(uid, _destroy, "pulling the guest's plug")
 
     async def undefine(self, uid: str) -> None:
         """Removes the definition of a guest that is off. Not there: nothing happens."""
@@ -86,7 +89,7 @@ class Guests:
 
     async def erase_state(self, spec: DomainSpec) -> None:
         """Removes what the hypervisor itself keeps for a guest that is off and not defined: the state of its TPM."""
-        await self._connection.call(lambda raw: _erase_state(raw, domain_xml(spec)), what="erasing the guest's TPM")
+        await self._connection.call(lambda raw: _erase_state(raw, spec), what="erasing the guest's TPM")
 
     async def power(self, uid: str) -> Power:
         """Whether the guest runs; ABSENT where the hypervisor does not know it."""
@@ -112,7 +115,7 @@ class Guests:
     def mark_of(self, domain: Raw, uid: str) -> Mark | None:
         """The mark of a domain, read once; None where it carries none. Runs in a thread of the connection."""
         if uid not in self._marks:
-            self._marks[uid] = _read_mark(domain)
+            self._marks[uid] = read_mark(domain)
         return self._marks[uid]
 
     def _list(self, raw: Raw) -> list[Observed]:
@@ -128,7 +131,8 @@ class Guests:
         if mark is None:
             return None
         state, reason = domain.state()
-        return Observed(mark, domain.name(), power_of(state), end_of(state, reason))
+        power, end = power_of(state), end_of(state, reason)
+        return Observed(mark, domain.name(), power, end, is_saved(state, reason), is_arriving(state, reason))
 
     async def _on(self, uid: str, work: Callable[[Raw], object], what: str) -> None:
         try:
@@ -139,6 +143,9 @@ class Guests:
 
 def _start(raw: Raw, uid: str, xml: str, flags: int) -> None:
     before = or_none(lambda: raw.lookupByUUIDString(uid))
+    if before is not None and not _is_moln_s(before):
+        message = f"a guest with this UUID is there, {before.name()}, and is not moln's own: it is left alone"
+        raise HypervisorError(Reason.START_FAILED, message)
     if before is not None and before.isActive():
         return
     domain = raw.defineXMLFlags(xml, flags) if flags else raw.defineXML(xml)
@@ -151,18 +158,38 @@ def _start(raw: Raw, uid: str, xml: str, flags: int) -> None:
             or_none(lambda: _undefine(domain))
 
 
+def _press_button(domain: Raw) -> None:
+    if _is_moln_s(domain):
+        domain.shutdown()
+
+
+def _destroy(domain: Raw) -> None:
+    if _is_moln_s(domain):
+        domain.destroy()
+
+
+def _is_moln_s(domain: Raw) -> bool:
+    """Whether any cloud of moln made it: what others made is never touched, whatever its UUID."""
+    return read_mark(domain) is not None
+
+
 def _undefine(domain: Raw) -> None:
     """What the guest wrote into firmware and TPM stays. Not every hypervisor knows every flag."""
+    if not _is_moln_s(domain):
+        return
     for flags in (Flags.UNDEFINE_ALL | Flags.KEEP_STATE, Flags.UNDEFINE_ALL | Flags.KEEP_NVRAM, Flags.UNDEFINE_ALL):
         if or_none(partial(domain.undefineFlags, flags)) is not None:
             return
     domain.undefine()  # the hypervisor knows none of them, or has the right error for the caller
 
 
-def _erase_state(raw: Raw, xml: str) -> None:
-    raw.defineXML(xml).undefineFlags(Flags.UNDEFINE_ALL | Flags.ERASE_STATE)
+def _erase_state(raw: Raw, spec: DomainSpec) -> None:
+    before = or_none(lambda: raw.lookupByUUIDString(spec.uid))
+    if before is None or _is_moln_s(before):
+        raw.defineXML(domain_xml(spec)).undefineFlags(Flags.UNDEFINE_ALL | Flags.ERASE_STATE)
 
 
-def _read_mark(domain: Raw) -> Mark | None:
+def read_mark(domain: Raw) -> Mark | None:
+    """The mark that a domain carries, of whichever cloud; None where it carries none that can be read."""
     text = or_none(lambda: domain.metadata(Flags.METADATA_ELEMENT, MARK_NAMESPACE))
     return parse_mark(text) if text else None

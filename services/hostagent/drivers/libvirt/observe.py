@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from services.hostagent.drivers.libvirt.connection import Flags
+from services.hostagent.drivers.libvirt.connection import Flags, LiveFlags
 from services.hostagent.drivers.libvirt.spec import Mark
 from services.hostagent.drivers.ports import End, Power
 
@@ -17,6 +17,10 @@ class Observed:
     name: str
     power: Power
     end: End
+    is_saved: bool = False
+    """It is off because its memory has been saved."""
+    is_arriving: bool = False
+    """It stands still for a migration."""
 
 
 def power_of(state: int) -> Power:
@@ -35,3 +39,13 @@ def end_of(state: int, reason: int) -> End:
     if reason == Flags.OFF_SHUT_DOWN:
         return End.SHUT_DOWN
     return End.VANISHED if reason == Flags.OFF_DESTROYED else End.NONE
+
+
+def is_saved(state: int, reason: int) -> bool:
+    """Whether a guest is off because its memory was saved: the file is the driver's to know."""
+    return power_of(state) is Power.OFF and reason == LiveFlags.OFF_SAVED
+
+
+def is_arriving(state: int, reason: int) -> bool:
+    """Whether a guest stands still for a migration: at the target it has not run yet."""
+    return (state, reason) == (LiveFlags.PAUSED, LiveFlags.PAUSED_MIGRATION)

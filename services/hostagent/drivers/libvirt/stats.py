@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from services.common.domain.reasons import Reason
 from services.hostagent.drivers.libvirt.connection import (
@@ -32,6 +32,14 @@ Record = Mapping[str, Any]
 MarkOf = Callable[[Raw, str], Mark | None]
 
 
+class _Known(NamedTuple):
+    """What does not change of a domain."""
+
+    vm_id: int
+    uid: str
+    name: str
+
+
 class StatsReader:
     """Sweeps of one hypervisor, on a connection of their own: a guest that hangs costs a moment, once.
 
@@ -45,6 +53,7 @@ class StatsReader:
         self._connection = self._connect()
         self._under_way = 0
         self._usual_s = 0.0
+        self._known: dict[bytes, _Known] = {}
 
     async def close(self) -> None:
         """Closes its connection; waits for nobody who is stuck."""
@@ -84,13 +93,22 @@ class StatsReader:
     def _read(self, raw: Raw) -> Sweep:
         began, moment = time.perf_counter(), time.time()
         guests: list[GuestStats] = []
+        former, self._known = self._known, {}
         for domain, record in bulk_stats(raw):
-            uid = domain.UUIDString()
-            mark = self._mark_of(domain, uid)
-            if mark is not None and mark.cloud_uid == self._cloud_uid:
-                guests.append(guest_stats(mark.vm_id, uid, domain.name(), record))
+            identity = domain.UUID()
+            known = former.get(identity) or self._identify(domain)
+            if known.vm_id:
+                self._known[identity] = known
+                guests.append(guest_stats(known.vm_id, known.uid, known.name, record))
         host = self._host(raw)
         return Sweep(moment, time.perf_counter() - began, host, guests)
+
+    def _identify(self, domain: Raw) -> _Known:
+        """What moln did not mark for this cloud has no id, and is asked again: it may be marked later."""
+        uid = domain.UUIDString()
+        mark = self._mark_of(domain, uid)
+        is_ours = mark is not None and mark.cloud_uid == self._cloud_uid
+        return _Known(mark.vm_id if mark is not None and is_ours else 0, uid, domain.name())
 
     def _host(self, raw: Raw) -> HostStats:
         _model, memory_mib, cpus = raw.getInfo()[:3]
@@ -115,15 +133,18 @@ def bulk_stats(raw: Raw) -> list[tuple[Raw, Record]]:
 
 def guest_stats(vm_id: int, uid: str, domain: str, record: Record) -> GuestStats:
     """libvirt's flat record of a domain as a value. Memory in libvirt's record is in KiB."""
-    state, get = record.get("state.state", 0), record.get
-    return GuestStats(
-        vm_id=vm_id, uid=uid, domain=domain, state=state, is_active=state in Flags.ACTIVE_STATES,
-        cpu_ns=get("cpu.time"), vcpus=get("vcpu.current"),
-        memory_max=_bytes(get("balloon.maximum")), memory_current=_bytes(get("balloon.current")),
-        memory_rss=_bytes(get("balloon.rss")), memory_available=_bytes(get("balloon.available")),
-        memory_unused=_bytes(get("balloon.unused")), memory_usable=_bytes(get("balloon.usable")),
-        disks=_disks(record), nics=_nics(record),
-    )  # fmt: skip
+    get = record.get
+    state = get("state.state", 0)
+    stats = GuestStats(vm_id, uid, domain, state, state in Flags.ACTIVE_STATES, get("cpu.time"), get("vcpu.current"))
+    if "balloon.current" in record:
+        stats.memory_max, stats.memory_current = _bytes(get("balloon.maximum")), _bytes(get("balloon.current"))
+        stats.memory_rss, stats.memory_available = _bytes(get("balloon.rss")), _bytes(get("balloon.available"))
+        stats.memory_unused, stats.memory_usable = _bytes(get("balloon.unused")), _bytes(get("balloon.usable"))
+    if "block.count" in record:
+        stats.disks = _disks(record)
+    if "net.count" in record:
+        stats.nics = _nics(record)
+    return stats
 
 
 def _disks(record: Record) -> list[DiskStats]:

@@ -85,16 +85,17 @@ class StageDisk:
 
 @dataclass(slots=True)
 class MakeContext:
-    """The context disk, anew at each start."""
+    """The context disk, anew at each start, but for that of a guest that goes on from its memory."""
 
     folder: VmFolder
     variables: Mapping[str, str]
     files: Mapping[str, bytes]
+    is_kept: bool = False
     name: str = "make_context"
 
     async def needed(self) -> bool:
         """Addresses and variables may have changed since the last start."""
-        return True
+        return not self.is_kept
 
     async def do(self) -> None:
         """Writes it in one step."""

@@ -47,6 +47,7 @@ class SimDriver:
     name = "sim"
     capabilities = CAPABILITIES
     inside = None
+    foreign = None
 
     def __init__(
         self,

@@ -49,7 +49,7 @@ async def test_a_vm_lives_its_whole_life_on_libvirts_test_driver(
     await eventually(lambda: gateway.phase(7) == "RUNNING")
     gateway.want(7, GONE)
     await eventually(lambda: not gateway.statuses)
-    assert list((agent.state / "vms").iterdir()) == []
+    assert list((agent.state / "vms").glob("[!.]*")) == []
     await eventually(lambda: gateway.inventories[1].hypervisor == "test")
 
 
@@ -65,7 +65,7 @@ async def test_what_the_driver_cannot_make_fails_with_its_name_and_leaves_nothin
     status = gateway.statuses[1, 7]
     assert (status.reason, "memory.hugepage_kib" in status.message) == ("CAPABILITY", True)
     assert status.step and status.HasField("not_before")
-    await eventually(lambda: list((agent.state / "vms").iterdir()) == [])
+    await eventually(lambda: list((agent.state / "vms").glob("[!.]*")) == [])
 
 
 @pytest.mark.timeout(300)
@@ -98,4 +98,4 @@ async def test_guests_survive_a_killed_agent_which_then_adopts_them(
 
     gateway.want(7, GONE, is_hard=True)
     await eventually(lambda: not gateway.statuses)
-    assert qemus(7) == [] and list((agent.state / "vms").iterdir()) == []
+    assert qemus(7) == [] and list((agent.state / "vms").glob("[!.]*")) == []

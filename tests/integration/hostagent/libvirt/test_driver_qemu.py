@@ -19,7 +19,7 @@ from services.hostagent.drivers.libvirt.driver import LibvirtDriver
 from services.hostagent.drivers.libvirt.guests import Guests
 from services.hostagent.drivers.libvirt.probe import boots, find_acceleration
 from services.hostagent.drivers.libvirt.spec import CpuSpec
-from services.hostagent.drivers.ports import DONE, Deed, End, Power, Seen
+from services.hostagent.drivers.ports import Deed, End, Power, Seen
 from services.hostagent.network import netlink
 from services.hostagent.storage import qemu_img
 from tests.integration.hostagent.libvirt.conftest import Open
@@ -38,7 +38,7 @@ async def test_a_guest_boots_reads_its_context_answers_and_leaves_nothing(
     add_nic(vm, "10.98.0.7", bridge=bridge)
     vm.spec.template.context.start_script = "echo nonce-$((40+2)); [ -f /data/kept ] && echo kept; touch /data/kept"
 
-    assert await doer.do(Deed.START, vm) == DONE
+    assert (await doer.do(Deed.START, vm)).is_done
     assert doer.steps == ["claim_folder", "stage_disks", "make_context", "connect_network", "start_guest"]
     log = await console_with(driver, vm, "hostname=web-1 eth0=10.98.0.7/24 ready")
     assert "nonce-42" in log
@@ -47,17 +47,17 @@ async def test_a_guest_boots_reads_its_context_answers_and_leaves_nothing(
 
     await check_console(driver, vm)
 
-    assert await doer.do(Deed.SHUT_DOWN, vm) == DONE
+    assert (await doer.do(Deed.SHUT_DOWN, vm)).is_done
     assert await doer.power(vm) is Power.OFF
     assert "powering off" in await text_of_console(driver, vm)
     assert await Guests(LibvirtConnection(uri)).all() == [], "a guest that is off stays defined nowhere"
     assert bridge not in await bridges()
 
-    assert await doer.do(Deed.START, vm) == DONE
+    assert (await doer.do(Deed.START, vm)).is_done
     await console_with(driver, vm, "kept", times=1)
-    assert await doer.do(Deed.ERASE, vm) == DONE
+    assert (await doer.do(Deed.ERASE, vm)).is_done
     assert await doer.power(vm) is Power.ABSENT
-    assert list((folder / "node" / "vms").iterdir()) == []
+    assert list((folder / "node" / "vms").glob("[!.]*")) == []
     assert bridge not in await bridges()
 
 
@@ -80,7 +80,7 @@ async def test_guests_outlive_the_agent_and_the_next_one_finds_them_and_hears_of
 ) -> None:
     vm = order(image, vm_id=9)
     async with open_driver() as first:
-        assert await Doer(first).do(Deed.START, vm) == DONE
+        assert (await Doer(first).do(Deed.START, vm)).is_done
     async with open_driver() as second:
         doer, heard = Doer(second), list[Seen]()
         second.listen(heard.append)
@@ -93,19 +93,19 @@ async def test_guests_outlive_the_agent_and_the_next_one_finds_them_and_hears_of
         await eventually(lambda: heard and heard[-1].power is Power.OFF, what="the end is heard")
         assert [seen.end for seen in heard][-1] is End.CRASHED
 
-        assert await doer.do(Deed.START, vm) == DONE
+        assert (await doer.do(Deed.START, vm)).is_done
         await console_with(second, vm, " ready")
         console = await second.open_console(1, vm.uid)
         await console.write(b"\npoweroff -f\n")
         await eventually(lambda: heard[-1].end is End.SHUT_DOWN, what="the shutdown from within is heard")
         await console.close()
-        assert await doer.do(Deed.ERASE, vm) == DONE
+        assert (await doer.do(Deed.ERASE, vm)).is_done
 
 
 async def test_a_guest_that_does_not_listen_has_its_plug_pulled_after_the_grace(driver: LibvirtDriver) -> None:
     doer, vm = Doer(driver), empty_vm()
-    assert await doer.do(Deed.START, vm) == DONE
-    assert await doer.do(Deed.START, vm) == DONE, "a start is idempotent"
+    assert (await doer.do(Deed.START, vm)).is_done
+    assert (await doer.do(Deed.START, vm)).is_done, "a start is idempotent"
     outcome = await doer.do(Deed.SHUT_DOWN, vm, grace_s=0.5)
     assert (outcome.is_done, outcome.reason) == (True, Reason.PLUG_PULLED)
     assert await doer.power(vm) is Power.OFF
@@ -133,7 +133,7 @@ async def test_a_start_whose_image_has_vanished_leaves_nothing(
     outcome = await Doer(driver).do(Deed.START, vm)
     assert (outcome.is_done, outcome.reason, outcome.step) == (False, Reason.IMAGE_VANISHED, "stage_disks")
     assert "absent.qcow2" in outcome.message
-    assert list((folder / "node" / "vms").iterdir()) == []
+    assert list((folder / "node" / "vms").glob("[!.]*")) == []
     assert bridge not in await bridges()
 
 
@@ -146,7 +146,7 @@ async def test_a_start_that_the_hypervisor_refuses_is_undone_and_told_in_its_own
     outcome = await Doer(driver).do(Deed.START, vm)
     assert (outcome.reason, outcome.step) == (Reason.START_FAILED, "start_guest")
     assert "no-such-cpu" in outcome.message
-    assert list((folder / "node" / "vms").iterdir()) == []
+    assert list((folder / "node" / "vms").glob("[!.]*")) == []
     assert bridge not in await bridges()
 
 
@@ -157,7 +157,7 @@ async def test_an_interrupted_start_is_undone(driver: LibvirtDriver, image: Path
     driver.interrupt(1, vm.vm_id)
     assert (await ended).was_interrupted
     assert await doer.power(vm) is Power.ABSENT
-    assert list((folder / "node" / "vms").iterdir()) == []
+    assert list((folder / "node" / "vms").glob("[!.]*")) == []
 
 
 async def test_what_the_driver_cannot_make_is_refused_by_name(driver: LibvirtDriver) -> None:

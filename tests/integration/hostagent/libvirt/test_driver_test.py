@@ -9,7 +9,7 @@ import pytest
 from services.common.domain.errors import MolnError
 from services.common.domain.reasons import Reason
 from services.hostagent.drivers.libvirt.driver import DriverOptions, LibvirtDriver
-from services.hostagent.drivers.ports import DONE, Deed, Power, Seen
+from services.hostagent.drivers.ports import Deed, Power, Seen
 from tests.integration.hostagent.libvirt.conftest import pieces_of
 from tests.support.deeds import Doer
 from tests.support.eventually import eventually
@@ -27,15 +27,15 @@ async def test_a_guest_lives_from_start_to_erase_and_its_changes_are_heard(folde
         doer, heard, vm = Doer(driver), list[Seen](), order(Path("/nowhere"))
         driver.listen(heard.append)
         add_nic(vm, "10.98.0.7", bridge="moln1")
-        assert await doer.do(Deed.START, vm) == DONE
-        assert await doer.do(Deed.START, vm) == DONE
+        assert (await doer.do(Deed.START, vm)).is_done
+        assert (await doer.do(Deed.START, vm)).is_done
         assert await doer.power(vm) is Power.RUNNING
         await eventually(lambda: heard and heard[-1].power is Power.RUNNING, what="the start is heard")
-        assert await doer.do(Deed.SHUT_DOWN, vm) == DONE
+        assert (await doer.do(Deed.SHUT_DOWN, vm)).is_done
         assert await doer.power(vm) is Power.OFF
-        assert await doer.do(Deed.START, vm) == DONE
-        assert await doer.do(Deed.ERASE, vm) == DONE
-        assert await doer.do(Deed.ERASE, vm) == DONE
+        assert (await doer.do(Deed.START, vm)).is_done
+        assert (await doer.do(Deed.ERASE, vm)).is_done
+        assert (await doer.do(Deed.ERASE, vm)).is_done
         assert await doer.power(vm) is Power.ABSENT
 
 
@@ -52,7 +52,7 @@ async def test_guests_of_others_are_never_seen(folder: Path) -> None:
 
 async def test_the_test_hypervisor_has_no_console_and_says_so(folder: Path) -> None:
     async with LibvirtDriver(options(folder), pieces_of(folder)) as driver:
-        assert driver.capabilities == {"power"}
+        assert driver.capabilities == {"power", "suspend", "reboot", "resize"}
         facts = await driver.inventory(1, [])
         assert (facts.hypervisor, facts.memory_mib, len(facts.numa_nodes)) == ("test", 3072, 2)
 

@@ -14,7 +14,7 @@ from services.common.domain.reasons import Reason
 from services.hostagent.drivers.libvirt.driver import LibvirtDriver
 from services.hostagent.drivers.libvirt.inside import LibvirtInside
 from services.hostagent.drivers.libvirt.picture import PNG_SIGNATURE
-from services.hostagent.drivers.ports import DONE, Deed, Seen
+from services.hostagent.drivers.ports import Deed, Seen
 from tests.support.deeds import Doer
 from tests.support.eventually import eventually
 from tests.support.hypervisor import add_nic, order
@@ -65,7 +65,7 @@ async def answering(driver: LibvirtDriver, vm: VmOrder) -> bool:
 async def test_viewers_see_the_screen_several_at_a_time_and_a_picture_is_png(driver: LibvirtDriver) -> None:
     vm = small_vm()
     vm.spec.template.graphics.type = "vnc"
-    assert await Doer(driver).do(Deed.START, vm) == DONE
+    assert (await Doer(driver).do(Deed.START, vm)).is_done
     first, second = [await inside_of(driver).open_screen(1, vm.uid) for _ in range(2)]
     for screen in (first, second):
         output = screen.output()
@@ -83,7 +83,7 @@ async def test_viewers_see_the_screen_several_at_a_time_and_a_picture_is_png(dri
 
 async def test_a_guest_without_a_screen_or_that_is_off_says_so(driver: LibvirtDriver) -> None:
     vm = small_vm()
-    assert await Doer(driver).do(Deed.START, vm) == DONE
+    assert (await Doer(driver).do(Deed.START, vm)).is_done
     for look in (inside_of(driver).open_screen, inside_of(driver).take_screenshot):
         with pytest.raises(MolnError, match="graphics") as caught:
             await look(1, vm.uid)
@@ -96,7 +96,7 @@ async def test_a_guest_without_a_screen_or_that_is_off_says_so(driver: LibvirtDr
 
 async def test_a_guest_without_an_agent_says_so_at_once(driver: LibvirtDriver) -> None:
     vm = small_vm()
-    assert await Doer(driver).do(Deed.START, vm) == DONE
+    assert (await Doer(driver).do(Deed.START, vm)).is_done
     for wanted in (AgentCommand(ping=AgentPing()), command("true"), AgentCommand(thaw=AgentThaw())):
         refused = await refusal(driver, vm, wanted)
         assert refused.reason is Reason.AGENT_SILENT
@@ -112,7 +112,7 @@ async def test_the_agent_runs_commands_freezes_and_tells_addresses(
     vm, heard = order(image), list[Seen]()
     add_nic(vm, "10.98.0.7", bridge=bridge)
     driver.listen(heard.append)
-    assert await Doer(driver).do(Deed.START, vm) == DONE
+    assert (await Doer(driver).do(Deed.START, vm)).is_done
     await eventually(lambda: answering(driver, vm), within=BOOT_SECONDS, what="the agent answers")
 
     await check_commands(driver, vm)

@@ -15,7 +15,7 @@ from services.devstack.guestimage import boot_files
 from services.hostagent.drivers.libvirt.connection import LibvirtConnection
 from services.hostagent.drivers.libvirt.driver import LibvirtDriver
 from services.hostagent.drivers.libvirt.xml import memory_xml, parse
-from services.hostagent.drivers.ports import DONE, Deed, Power
+from services.hostagent.drivers.ports import Deed, Power
 from tests.support.deeds import Doer
 from tests.support.eventually import eventually
 from tests.support.hypervisor import order
@@ -113,7 +113,7 @@ async def test_a_guest_sees_its_cpus_its_memory_and_its_disks(driver: LibvirtDri
     disks.add(disk_id=2, size_mib=2, bus="scsi")
     disks.add(disk_id=3, size_mib=3, bus="ide")
     doer = Doer(driver)
-    assert await doer.do(Deed.START, vm) == DONE
+    assert (await doer.do(Deed.START, vm)).is_done
 
     facts = await facts_of(driver, vm)
     assert (facts["online"], facts["possible"]) == ("2", "0-3")
@@ -166,7 +166,7 @@ async def test_a_guest_boots_a_kernel_by_uefi_and_finds_a_tpm(
     )  # fmt: skip
     stage_kernel(vm, datastore)
     doer = Doer(driver)
-    assert await doer.do(Deed.START, vm) == DONE
+    assert (await doer.do(Deed.START, vm)).is_done
 
     facts = await facts_of(driver, vm)
     assert "moln.test=42" in facts["command"]
@@ -180,10 +180,10 @@ async def check_state_stays_until_the_end(doer: Doer, vm: VmOrder, folder: Path)
     """What the guest wrote into firmware and TPM outlives a power-off, and goes with the VM."""
     own = folder / "node" / "vms" / vm.uid
     tpm = folder / "libvirtd" / "lib" / "swtpm" / vm.uid
-    assert await doer.do(Deed.PLUG, vm) == DONE
+    assert (await doer.do(Deed.PLUG, vm)).is_done
     assert (own / "nvram.fd").exists()
     assert tpm.exists()
-    assert await doer.do(Deed.ERASE, vm) == DONE
+    assert (await doer.do(Deed.ERASE, vm)).is_done
     assert not own.exists()
     assert not tpm.exists()
     assert await doer.power(vm) is Power.ABSENT
@@ -211,5 +211,5 @@ async def test_a_guest_boots_from_the_disk_that_is_named_first(driver: LibvirtDr
     empty.disk_id, empty.size_mib = 9, 4
     vm.volumes.disks[0].disk_id = 1
     vm.spec.template.boot.order.append("disk1")
-    assert await Doer(driver).do(Deed.START, vm) == DONE
+    assert (await Doer(driver).do(Deed.START, vm)).is_done
     assert "vdb" in (await facts_of(driver, vm))["blocks"]

@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 
 from services.hostagent.drivers.libvirt.driver import DriverOptions, LibvirtDriver
-from services.hostagent.drivers.ports import DONE, Deed
+from services.hostagent.drivers.ports import Deed
 from tests.integration.hostagent.libvirt.conftest import pieces_of
 from tests.integration.hostagent.libvirt.test_driver_qemu import empty_vm, pid_of
 from tests.support.deeds import Doer
@@ -19,7 +19,7 @@ from tests.support.hypervisor import CLOUD, order
 
 async def test_the_test_hypervisor_tells_states_and_the_machine(folder: Path) -> None:
     async with LibvirtDriver(DriverOptions(1, CLOUD, folder, "test:///default"), pieces_of(folder)) as driver:
-        assert await Doer(driver).do(Deed.START, order(None)) == DONE
+        assert (await Doer(driver).do(Deed.START, order(None))).is_done
         sweep = await driver.sweep(1)
         assert [(guest.vm_id, guest.is_active, guest.cpu_ns) for guest in sweep.guests] == [(7, True, None)]
         assert (sweep.host.cpus, sweep.host.memory_total) == (16, 3072 << 20)
@@ -27,7 +27,7 @@ async def test_the_test_hypervisor_tells_states_and_the_machine(folder: Path) ->
 
 
 async def test_cpu_memory_disks_and_the_machine_are_told_of_a_running_guest(driver: LibvirtDriver) -> None:
-    assert await Doer(driver).do(Deed.START, empty_vm()) == DONE
+    assert (await Doer(driver).do(Deed.START, empty_vm())).is_done
     (guest,) = (await driver.sweep(1)).guests
     assert guest.is_active
     assert guest.cpu_ns
@@ -45,7 +45,7 @@ async def test_a_guest_that_hangs_holds_up_the_others_for_a_moment_once(driver: 
     hung, well = empty_vm(), empty_vm()
     well.vm_id, well.uid = 8, str(uuid.uuid4())
     for vm in (hung, well):
-        assert await Doer(driver).do(Deed.START, vm) == DONE
+        assert (await Doer(driver).do(Deed.START, vm)).is_done
     os.kill(pid_of(hung.uid), signal.SIGSTOP)
     try:
         seconds = []

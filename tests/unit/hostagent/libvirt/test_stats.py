@@ -30,7 +30,7 @@ def test_a_disk_that_is_not_counted_is_left_out() -> None:
 
 def test_of_a_guest_whose_monitor_hangs_the_rest_is_told() -> None:
     stats = guest_stats(7, "uid", "moln-7", {"state.state": 1, "cpu.time": 9})
-    assert (stats.cpu_ns, stats.memory_current, stats.disks, stats.nics) == (9, None, [], [])
+    assert (stats.cpu_ns, stats.memory_current, stats.disks, stats.nics) == (9, None, (), ())
 
 
 @pytest.mark.parametrize(

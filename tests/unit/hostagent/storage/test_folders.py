@@ -44,7 +44,7 @@ def test_erasing_twice_is_erasing(folder: Path) -> None:
     (vm.path / "disk-0.qcow2").touch()
     vm.erase()
     vm.erase()
-    assert list((folder / "vms").iterdir()) == []
+    assert list((folder / "vms").glob("[!.]*")) == []
 
 
 def test_a_record_that_does_not_read_is_none(folder: Path) -> None:
