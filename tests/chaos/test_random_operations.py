@@ -13,6 +13,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.text_format import MessageToString
 
 from moln.compute.v1 import template_pb2, vm_pb2, vm_service_pb2
 from services.common.domain.reasons import Reason
@@ -145,7 +146,7 @@ def test_whatever_is_asked_for_and_goes_wrong_states_agree_in_the_end(
 def _is_settled(api: StackApi) -> bool:
     """No VM is on its way, or has an operation in flight."""
     unsettled = [
-        f"{vm.id} {_S.Name(vm.view.state)} {vm.view.reason} {vm.view.message} operation {vm.intent.operation.kind}"
+        f"{vm.id} {_S.Name(vm.view.state)}: {MessageToString(vm, as_one_line=True)}"
         for vm in api.vms()
         if vm.view.state not in AT_REST or vm.intent.operation.id or vm.placement.HasField("move")
     ]
