@@ -365,6 +365,7 @@ async def test_an_agent_is_not_believed_for_what_its_predecessor_promised(
         await promise(agent, 1)
         await eventually(lambda: promises(admin, 1))
     async with nodes.again(hello):
+        await world.settle()
         assert world.value("host", 1, "inventory").self_fence_s == 0, "from the hello on, before anything may start"
     await eventually(lambda: state_is(admin, 1, H.HOST_STATE_SILENT))
     assert await promises(admin, 1) == 0
