@@ -10,6 +10,7 @@ from services.api.core.operations import End, result_of, settled
 from services.api.core.templates import needed
 from services.api.core.usage import change
 from services.api.index.vms import VmRecord
+from services.common.domain.template_images import image_ids
 from services.common.store import Leadership, Txn, key
 
 _NO_LIMITS = common_pb2.Amounts()
@@ -43,8 +44,7 @@ def _settle(txn: Txn, record: VmRecord, operation: vm_pb2.Operation, end: End) -
     amounts = needed(before.template), needed(after.template)
     if amounts[0] != amounts[1]:
         txn.fold(key("usage", record.owner_id), change(*amounts, _NO_LIMITS, before.owner))
-    kept = {disk.image_id for disk in after.template.disks}
-    for image_id in {disk.image_id for disk in before.template.disks if disk.image_id} - kept:
+    for image_id in image_ids(before.template) - image_ids(after.template):
         txn.delete(key("imageref", image_id, record.key_id))
 
 

@@ -38,7 +38,9 @@ def scripts(folder: Path) -> Path:
 @pytest.fixture
 def settings_of(settings_of: Callable[[str], Settings], scripts: Path) -> Callable[[str], Settings]:
     """The same settings, with scripts allowed."""
-    return lambda name: replace(settings_of(name), host_script_folder=scripts, host_script_timeout_s=20.0)
+    return lambda name: replace(
+        settings_of(name), host_script_folder=scripts, host_script_timeout_s=20.0, self_fence_margin_s=0.1
+    )
 
 
 @pytest.fixture
@@ -317,6 +319,56 @@ def vm_terminate(vm_id: int) -> Any:
     from moln.compute.v1 import vm_service_pb2
 
     return vm_service_pb2.TerminateVmRequest(id=vm_id, is_hard=True)
+
+
+# Watchdogs
+
+
+async def promise(agent: Agent, *host_ids: int, seconds: int = 1) -> None:
+    """The agent says that its machines' watchdogs are armed."""
+    inventory = host_pb2.HostInventory(cpus=8, memory_mib=8192, driver="test", self_fence_s=seconds)
+    await agent.send(hosts=[node_pb.HostReport(host_id=host_id, inventory=inventory) for host_id in host_ids])
+
+
+async def promises(admin: Client, host_id: int) -> int:
+    host: host_pb2.Host = await admin.hosts.GetHost(pb.GetHostRequest(id=host_id))
+    return host.inventory.self_fence_s
+
+
+async def test_watchdogs_of_many_hosts_that_are_silent_at_once_are_not_believed(
+    quickly_silent: None, admin: Client, nodes: Nodes
+) -> None:
+    async with await nodes.agent("node-1", "node-2", "node-3") as agent:
+        await agent.sync()
+        await promise(agent, 1, 2, 3)
+        for host_id in (1, 2, 3):
+            await eventually(lambda host_id=host_id: promises(admin, host_id))  # type: ignore[misc]
+    for host_id in (1, 2, 3):
+        await eventually(lambda host_id=host_id: state_is(admin, host_id, H.HOST_STATE_SILENT))  # type: ignore[misc]
+    status = await admin.operations.GetStatus(operations_service_pb2.GetStatusRequest())
+    assert "SELF_FENCE_SUSPENDED" in {each.reason for each in status.problems}
+    await admin.hosts.FenceHost(pb.FenceHostRequest(id=1, is_confirmed=True))
+    for host_id in (2, 3):
+        await eventually(lambda host_id=host_id: state_is(admin, host_id, H.HOST_STATE_FENCED))  # type: ignore[misc]
+    host = await admin.hosts.GetHost(pb.GetHostRequest(id=2))
+    assert host.liveness.proof == "self_fence"
+    status = await admin.operations.GetStatus(operations_service_pb2.GetStatusRequest())
+    assert "SELF_FENCE_SUSPENDED" not in {each.reason for each in status.problems}
+
+
+async def test_an_agent_is_not_believed_for_what_its_predecessor_promised(
+    quickly_silent: None, admin: Client, nodes: Nodes, world: World
+) -> None:
+    hello = await nodes.hello("node-1")
+    async with nodes.again(hello) as agent:
+        await agent.sync()
+        await promise(agent, 1)
+        await eventually(lambda: promises(admin, 1))
+    async with nodes.again(hello):
+        await world.settle()
+        assert world.value("host", 1, "inventory").self_fence_s == 0, "from the hello on, before anything may start"
+    await eventually(lambda: state_is(admin, 1, H.HOST_STATE_SILENT))
+    assert await promises(admin, 1) == 0
 
 
 # Machines that never come back

@@ -266,3 +266,27 @@ async def test_a_new_scheduler_knows_what_is_held(world: World, start: Start) ->
         await world.vms([2, 3])
         await eventually(lambda: len(world.placed()) == 2)
         await eventually(lambda: world.pending(3)[0] == "NO_HOST_FITS")
+
+
+async def test_devices_and_numa_nodes_are_granted_with_the_placement_and_come_back_with_the_vm(
+    world: World, scheduler: Running
+) -> None:
+    cards = [host_pb2.PciDevice(address=f"0000:0{number}:00.0", vendor="10de", device="1eb8") for number in (1, 2)]
+    nodes = [host_pb2.NumaNode(node_id=number, memory_mib=4096) for number in (0, 1)]
+    await world.host(1)
+    await world.host(2, pci_devices=cards, numa_nodes=nodes)
+    wanting = template(256, pci_devices=[template_pb2.PciRequest(vendor="10DE")])
+    wanting.cpu.pinning = "shared"
+    await world.vms(range(1, 4), wanting)
+    await eventually(lambda: len(world.placed()) == 2)
+    granted = [placement.granted for vm_id in (1, 2) if (placement := world.placement(vm_id))]
+    assert sorted(each.pci_addresses[0] for each in granted) == ["0000:01:00.0", "0000:02:00.0"]
+    assert sorted(each.numa_nodes[0] for each in granted) == [0, 1], "the node with more room each time"
+    await eventually(lambda: world.pending(3)[0] == "NO_HOST_FITS")
+    assert "0 have the devices and NUMA nodes free" in world.pending(3)[1]
+
+    await world.desire(1, vm_pb2.DESIRED_STATE_TERMINATED)
+    await eventually(lambda: world.host_of(3) == 2, what="the device goes to who waits")
+    placement = world.placement(3)
+    assert placement is not None
+    assert placement.granted.pci_addresses == granted[0].pci_addresses

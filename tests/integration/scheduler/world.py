@@ -40,14 +40,17 @@ class World:
         disk_mib: int = 100_000,
         labels: Mapping[str, str] | None = None,
         taints: Iterable[str] = (),
+        pci_devices: Iterable[host_pb2.PciDevice] = (),
+        numa_nodes: Iterable[host_pb2.NumaNode] = (),
     ) -> None:
         """A host that is enabled and connected."""
         spec = host_pb2.HostSpec(
             uid=f"host-{host_id}", name=f"h{host_id}", labels=dict(labels or {}), taints=list(taints)
         )
         inventory = host_pb2.HostInventory(
-            uid=spec.uid, cpus=cpus, memory_mib=memory_mib, disk_mib=disk_mib, architecture="x86_64", hypervisor="sim"
-        )
+            uid=spec.uid, cpus=cpus, memory_mib=memory_mib, disk_mib=disk_mib, architecture="x86_64", hypervisor="sim",
+            pci_devices=pci_devices, numa_nodes=numa_nodes,
+        )  # fmt: skip
         txn = Txn().put(key("host", host_id, "spec"), spec).put(key("host", host_id, "inventory"), inventory)
         await self.store.commit(txn)
         await self.liveness(host_id, host_pb2.LIVENESS_STATE_CONNECTED)

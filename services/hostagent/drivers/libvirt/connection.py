@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -60,11 +60,35 @@ class DomainEvent:
     """The guest began anew, without having been off."""
 
 
+class OneByOne(Executor):
+    """Calls one after the other, each in a thread that the process does not wait for: one of them may never return."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+
+    def submit(self, call: Callable[..., T], /, *arguments: Any, **named: Any) -> Future[T]:
+        """Starts the call when it is its turn."""
+        result: Future[T] = Future()
+
+        def run() -> None:
+            with self._turn:
+                if not result.set_running_or_notify_cancel():
+                    return
+                try:
+                    result.set_result(call(*arguments, **named))
+                except BaseException as err:  # noqa: BLE001  whoever waits for the call gets it
+                    result.set_exception(err)
+
+        threading.Thread(target=run, name="libvirt-alone", daemon=True).start()
+        return result
+
+
 class LibvirtConnection:
     """A connection that is opened when first needed, and opened anew when it has broken.
 
-    Without events it is also without keep-alive. While one call waits for a guest that hangs, libvirt's client may hold
-    up all others on the same connection: what must not be held up needs one of its own.
+    With no `workers` its calls go one after the other, and the end of the process waits for none of them. Without
+    events it is also without keep-alive. While one call waits for a guest that hangs, libvirt's client may hold up all
+    others on the same connection: what must not be held up needs one of its own.
     """
 
     def __init__(
@@ -73,7 +97,7 @@ class LibvirtConnection:
         self.uri = uri
         self._has_events = has_events
         self._call_seconds = call_seconds
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="libvirt")
+        self._pool: Executor = ThreadPoolExecutor(workers, thread_name_prefix="libvirt") if workers else OneByOne()
         self._opening = threading.Lock()
         self._raw: Raw = None
         self._listeners: list[Callable[[DomainEvent], None]] = []

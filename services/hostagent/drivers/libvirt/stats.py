@@ -82,7 +82,7 @@ class StatsReader:
         return sweep
 
     def _connect(self) -> LibvirtConnection:
-        return LibvirtConnection(self._uri, workers=1, has_events=False)
+        return LibvirtConnection(self._uri, workers=0, has_events=False)
 
     def _read_counted(self, raw: Raw) -> Sweep:
         try:

@@ -44,10 +44,14 @@ async def test_guests_of_others_are_never_seen(folder: Path) -> None:
     (folder / "a").mkdir()
     (folder / "b").mkdir()
     async with LibvirtDriver(options(folder / "a"), pieces_of(folder)) as driver:
-        await Doer(driver).do(Deed.START, order(None))
-        async with LibvirtDriver(options(folder / "b", "another-cloud"), pieces_of(folder)) as other:
-            assert await other.look(1) == []
-        assert len(await driver.look(1)) == 1
+        doer, vm = Doer(driver), order(None)
+        await doer.do(Deed.START, vm)
+        try:
+            async with LibvirtDriver(options(folder / "b", "another-cloud"), pieces_of(folder)) as other:
+                assert await other.look(1) == []
+            assert len(await driver.look(1)) == 1
+        finally:
+            await doer.do(Deed.ERASE, vm)  # the hypervisor lives as long as this process
 
 
 async def test_the_test_hypervisor_has_no_console_and_says_so(folder: Path) -> None:

@@ -54,7 +54,7 @@ async def test_guests_of_others_are_listed_and_moln_s_own_are_not(
 ) -> None:
     own = order(None)
     own.spec.template.memory_mib = 32
-    assert await Doer(driver).do(Deed.START, own) == DONE
+    assert (await Doer(driver).do(Deed.START, own)).is_done
     before = await hypervisor.call(_descriptions, what="asking")
 
     found = await driver.foreign.list_guests(1)

@@ -33,6 +33,7 @@ fact cores "$(sed -n 's/^cpu cores.*: //p' /proc/cpuinfo | sort -u)"
 fact siblings "$(sed -n 's/^siblings.*: //p' /proc/cpuinfo | sort -u)"
 fact model "$(sed -n 's/^model name.*: //p' /proc/cpuinfo | sort -u)"
 fact nodes "$(ls -d /sys/devices/system/node/node* | wc -l)"
+fact flags "$(sed -n 's/^flags.*: //p' /proc/cpuinfo | sort -u)"
 fact blocks "$(ls /sys/block | tr '\\n' ' ')"
 fact readonly "$(cat /sys/block/vdb/ro)"
 fact efi "$([ -d /sys/firmware/efi ] && echo yes || echo no)"
@@ -99,13 +100,13 @@ async def test_a_guest_sees_its_cpus_its_memory_and_its_disks(driver: LibvirtDri
         order(image),
         vcpus=2,
         cpu={"max_vcpus": 4, "cores": 2, "model": "Nehalem", "features": ["-sse4.2"], "pinning": "shared"},
-        memory={"max_memory_mib": "512"},
+        memory={"max_memory_mib": "512", "numa_nodes": 2},
         memory_mib="256",
         graphics={"type": "vnc", "video": "vga", "inputs": ["tablet"]},
         raw={"libvirt_xml": "<sysinfo type='smbios'><bios><entry name='vendor'>Acme</entry></bios></sysinfo>"
              "<os><smbios mode='sysinfo'/></os>"},
     )  # fmt: skip
-    vm.placement.granted.numa_nodes.append(0)
+    vm.placement.granted.numa_nodes.extend([0, 0])  # this machine has one node
     disks = vm.spec.template.disks
     disks[0].cache, disks[0].discard = "unsafe", "unmap"
     ParseDict(limits, disks[0].io_limits)
@@ -119,6 +120,9 @@ async def test_a_guest_sees_its_cpus_its_memory_and_its_disks(driver: LibvirtDri
     assert (facts["online"], facts["possible"]) == ("2", "0-3")
     assert (facts["cores"], facts["siblings"]) == ("2", "2")
     assert "Nehalem" in facts["model"]
+    assert facts["nodes"] == "2"
+    assert "sse4_1" in facts["flags"].split()
+    assert "sse4_2" not in facts["flags"].split()
     assert {"vda", "vdb", "sda", "sdb", "sr0"} <= set(facts["blocks"].split())
     assert facts["readonly"] == "1"
     assert (facts["vendor"], facts["balloon"], facts["display"]) == ("Acme", "1", "1")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
-from services.hostagent.drivers.libvirt.connection import is_local
+from services.hostagent.drivers.libvirt.connection import OneByOne, is_local
 from services.hostagent.drivers.libvirt.stats import guest_stats
 
 RECORD = {
@@ -44,3 +47,30 @@ def test_of_a_guest_whose_monitor_hangs_the_rest_is_told() -> None:
 )
 def test_the_machine_of_a_uri(uri: str, here: bool) -> None:
     assert is_local(uri) is here
+
+
+HANGS = """
+import threading
+from services.hostagent.drivers.libvirt.connection import OneByOne
+calls, began = OneByOne(), threading.Event()
+def hang():
+    began.set()
+    threading.Event().wait()
+calls.submit(hang)
+calls.submit(print, "never")
+assert began.wait(10)
+print("ends")
+"""
+
+
+def test_a_call_that_never_returns_keeps_no_process_from_its_end() -> None:
+    """A guest that hangs holds a call for ever; the agent must still end when it is told to."""
+    done = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "ends\n"), done.stderr
+
+
+def test_calls_go_one_after_the_other_and_their_errors_reach_who_waits() -> None:
+    calls = OneByOne()
+    assert [calls.submit(divmod, number, 2).result(10) for number in (5, 6)] == [(2, 1), (3, 0)]
+    with pytest.raises(ZeroDivisionError):
+        calls.submit(divmod, 1, 0).result(10)
