@@ -150,7 +150,7 @@ def _is_settled(api: StackApi) -> bool:
         for vm in api.vms()
         if vm.view.state not in AT_REST or vm.intent.operation.id or vm.placement.HasField("move")
     ]
-    assert not unsettled, unsettled
+    assert not unsettled, "\n".join(unsettled)
     return True
 
 

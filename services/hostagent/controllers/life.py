@@ -111,8 +111,8 @@ class Life:
         if act in PAUSED and self._must_wait(guest):
             return
         self._acts[act](guest, observed)
-        if act in (Act.KEEP, Act.CONFIRM):
-            self._operations.consider(guest, observed)
+        if act in _STILL:
+            self._operations.consider(guest, observe(guest))
 
     def power(self, guest: Guest, power: Power, end: End) -> None:
         """Takes in what the hypervisor has of the guest now, and decides."""
@@ -236,7 +236,6 @@ class Life:
         phase = vm_pb2.VM_PHASE_SAVED if observed is Observed.STORED else vm_pb2.VM_PHASE_SUSPENDED
         current = generation(guest.order)
         if before.phase == phase and before.observed_generation == current:
-            self._operations.consider(guest, observed)
             return
         status = statuses.entered(before, phase, statuses.stamp(self._now()), generation=current)
         status.failures = 0
@@ -400,6 +399,8 @@ class Life:
         self.decide(guest)
 
 
+_STILL = frozenset({Act.KEEP, Act.CONFIRM, Act.REST, Act.SETTLE})
+"""After these the guest is as it should be, where it is: an operation that waited for that is begun."""
 _OFF_AFTER = frozenset({Deed.SHUT_DOWN, Deed.PLUG, Deed.HALT, Deed.SUSPEND, Deed.ERASE, Deed.MIGRATE})
 _GOING = frozenset({Ordered.SAVE_AND_GO, Ordered.OFF_AND_GO})
 

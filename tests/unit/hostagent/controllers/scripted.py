@@ -90,7 +90,7 @@ class ScriptedDriver:
             self.remembered.pop(work.vm_id, None)
         elif work.deed is Deed.START:
             self.domains[work.vm_id] = Domain(work.vm_id, work.uid, work.status.epoch, is_running=True)
-        elif work.vm_id in self.domains:
+        elif work.deed is not Deed.OPERATE and work.vm_id in self.domains:
             domain = self.domains[work.vm_id]
             domain.is_running, domain.is_saved = False, work.deed is Deed.SUSPEND
             domain.end = End.BY_AGENT if work.deed is Deed.HALT else End.NONE

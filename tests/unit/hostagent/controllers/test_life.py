@@ -422,3 +422,20 @@ async def test_at_the_agents_end_running_guests_are_halted_and_nothing_is_report
     assert await agent.reconciler.halt() == 1
     assert driver.begun[-1] is Deed.HALT and driver.domains[7].end is End.BY_AGENT
     assert agent.take() == []
+
+
+@pytest.mark.parametrize(("desired", "is_hard"), [(OFF, True), (vm_pb2.DESIRED_STATE_SUSPENDED, False)])
+def test_an_operation_that_was_asked_for_on_the_way_begins_when_the_guest_has_come_to_rest(
+    agent: Agent, driver: ScriptedDriver, desired: vm_pb2.DesiredState, is_hard: bool
+) -> None:
+    start(agent)
+    order = an_order(desired, generation=2, is_hard=is_hard)
+    order.intent.operation.id, order.intent.operation.kind = "op-1", vm_pb2.OPERATION_KIND_DELETE_SNAPSHOT
+    agent.order(order)
+    assert driver.begun[-1] in (Deed.PLUG, Deed.SUSPEND)
+    driver.finish(7)
+    said(agent)
+    assert driver.begun[-1] is Deed.OPERATE
+    driver.finish(7)
+    (ended,) = [report.status.operation for report in said(agent) if report.status.operation.is_done]
+    assert ended.id == "op-1" and not ended.reason
