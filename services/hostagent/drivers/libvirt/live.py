@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from xml.etree.ElementTree import Element
 
+from services.common.domain.reasons import Reason
 from services.hostagent.drivers.libvirt.connection import (
     DomainEvent,
     GuestMissing,
@@ -232,6 +233,28 @@ class LiveGuests:
             uid, lambda domain: domain.setSchedulerParametersFlags(values, LiveFlags.LIVE), "changing the CPU share"
         )
 
+    # Copies of disks
+
+    async def backup(self, uid: str, xml: str, percent: Percent) -> None:
+        """Copies disks of a guest that runs, as they are at this moment. Cancelled, it is aborted."""
+        await self.on(uid, lambda domain: domain.backupBegin(xml, None, 0), "beginning to copy the disk")
+        try:
+            while (job := await self.job(uid)) is not None:
+                total, rest = int(job.get("disk_total", 0)), int(job.get("disk_remaining", 0))
+                percent((total - rest) * 100 // total if total else 0)
+                await asyncio.sleep(LOOK_SECONDS)
+        except asyncio.CancelledError:
+            await self.abort(uid)
+            raise
+        await self.on(uid, _check_completed, "copying the disk")
+
+    async def abort_backup(self, uid: str, target: Path) -> None:
+        """Breaks off a copy into that file, if one is under way."""
+        xml = await self.on(uid, lambda domain: or_none(domain.backupGetXMLDesc), "asking for copies under way")
+        if xml is not None and str(target) in xml:
+            await self.abort(uid)
+            await self.job_ends(uid)
+
     # Snapshots
 
     async def snapshot(self, uid: str, xml: str, percent: Percent) -> str:
@@ -253,6 +276,12 @@ class LiveGuests:
     async def delete_snapshot(self, uid: str, name: str, xml: str) -> None:
         """Deletes a snapshot out of the disks of a guest that runs."""
         await self.long(uid, lambda domain: _delete(domain, name, xml), "deleting the snapshot")
+
+
+def _check_completed(domain: Raw) -> None:
+    job = or_none(lambda: domain.jobStats(LiveFlags.JOB_STATS_COMPLETED)) or {}
+    if job.get("type") != LiveFlags.JOB_COMPLETED:
+        raise HypervisorError(Reason.HYPERVISOR_FAILED, str(job.get("errmsg", "the copy was broken off")))
 
 
 def _now_and_later(change: Callable[[int, int], object], value: int) -> None:

@@ -34,7 +34,10 @@ from tests.support.two_hosts import Host, two_hosts
 
 pytestmark = pytest.mark.timeout(400)
 PATIENCE_S = 1.0
-DIRTY = "dd if=/dev/urandom of=/dev/shm/a bs=1M count=16 2>/dev/null; while :; do cat /dev/shm/a > /dev/shm/b; done &"
+DIRTY = (
+    "mkdir /churn; mount -t tmpfs none /churn; dd if=/dev/urandom of=/churn/a bs=1M count=16 2>/dev/null; "
+    "(while :; do cat /churn/a > /churn/b; done) & echo dirty-$((1+1)) > /dev/console"
+)
 
 
 @dataclass
@@ -257,7 +260,7 @@ async def test_a_move_that_does_not_converge_is_dealt_with_as_was_asked(
     vm.spec.template.context.start_script += f"\n{DIRTY}"
     live(vm, on_stall=on_stall, bandwidth=8)
     await source.doer.do(Deed.START, vm)
-    await count_reaches(source.driver, vm, 5)
+    await says(source.driver, vm, "dirty-2")
     there = await prepare(vm, target)
     outcome: Outcome = await source.doer.do(Deed.MIGRATE, vm)
     if on_stall == vm_pb2.MOVE_STALL_ABORT:

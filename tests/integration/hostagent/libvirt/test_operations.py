@@ -226,6 +226,7 @@ async def test_the_test_hypervisor_resizes_and_reboots_and_refuses_the_rest(fold
         assert smaller.facts is not None
         assert smaller.facts.size.memory_mib == 64
         assert (await doer.operate(vm, operation(K.OPERATION_KIND_BACKUP))).reason is Reason.CAPABILITY
+        assert (await doer.do(Deed.ERASE, vm)).is_done
 
 
 def resize(size: VmSize) -> Operation:
