@@ -31,6 +31,8 @@ Percent = Callable[[int], None]
 Watch = Callable[[], Coroutine[Any, Any, None]]
 
 LONG_SECONDS = 24 * 3600.0
+LONG_CALLS = 8
+DEVICE_SECONDS = 30.0
 LOOK_SECONDS = 0.5
 UNPLUG_LOOK_SECONDS = 0.2
 _BOTH = LiveFlags.LIVE | LiveFlags.CONFIG
@@ -41,6 +43,11 @@ class LiveGuests:
 
     def __init__(self, connection: LibvirtConnection) -> None:
         self._connection = connection
+        self._long = connection.another(LONG_CALLS)
+
+    async def close(self) -> None:
+        """Closes what is of its own."""
+        await self._long.close()
 
     async def on(self, uid: str, work: Callable[[Raw], T], what: str, seconds: float | None = None) -> T:
         """`work(domain)` in a thread."""
@@ -55,7 +62,7 @@ class LiveGuests:
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(watch())
                 try:
-                    return await self._connection.call(
+                    return await self._long.call(
                         lambda raw: work(raw.lookupByUUIDString(uid)), what=what, seconds=LONG_SECONDS,
                         abort=partial(self.abort, uid),
                     )  # fmt: skip
@@ -130,7 +137,7 @@ class LiveGuests:
 
     async def restore(self, path: Path, xml: str | None) -> None:
         """Defines the domain and loads its memory: it stands still. With `xml` None, as it was saved, and it runs."""
-        await self._connection.call(
+        await self._long.call(
             lambda raw: _restore(raw, str(path), xml), what="restoring the guest's memory", seconds=LONG_SECONDS
         )
 
@@ -189,11 +196,15 @@ class LiveGuests:
 
     async def attach(self, uid: str, xml: str) -> None:
         """Plugs a device in, now and for as long as the domain is defined."""
-        await self.on(uid, lambda domain: domain.attachDeviceFlags(xml, _BOTH), "plugging the device in")
+        await self.on(
+            uid, lambda domain: domain.attachDeviceFlags(xml, _BOTH), "plugging the device in", DEVICE_SECONDS
+        )
 
     async def detach(self, uid: str, xml: str, is_there: Callable[[Element], bool], seconds: float) -> bool:
         """Asks the guest to let go of a device; False where it has not within the time, and keeps it."""
-        await self.on(uid, lambda domain: domain.detachDeviceFlags(xml, LiveFlags.LIVE), "unplugging the device")
+        await self.on(
+            uid, lambda domain: domain.detachDeviceFlags(xml, LiveFlags.LIVE), "unplugging the device", DEVICE_SECONDS
+        )
         try:
             async with asyncio.timeout(seconds):
                 while is_there(await self.describe(uid)):  # noqa: ASYNC110  the domain itself is what counts
@@ -208,7 +219,7 @@ class LiveGuests:
     async def change(self, uid: str, xml: str) -> None:
         """Changes a device in place: the medium of a drive, also one that the guest has locked."""
         flags = _BOTH | LiveFlags.MODIFY_FORCE
-        await self.on(uid, lambda domain: domain.updateDeviceFlags(xml, flags), "changing the device")
+        await self.on(uid, lambda domain: domain.updateDeviceFlags(xml, flags), "changing the device", DEVICE_SECONDS)
 
     async def resize_disk(self, uid: str, target: str, size_bytes: int) -> None:
         """Makes a disk larger while the guest runs."""
