@@ -71,6 +71,8 @@ class Transfer:
     async def _files(self, tools: Tools, work: Work) -> list[tuple[Path, SavedFile]]:
         folder, order = tools.folders.vm(work.uid), _order(work)
         await self._saving.settle(work.uid, folder)
+        if folder.tpm_file.exists():
+            raise MolnError(Reason.CAPABILITY, "the state of the guest's TPM cannot leave the node")
         if await tools.guests.live.runs(work.uid):
             raise MolnError(Reason.STATE_FORBIDS, "the guest runs: its disks would change under the copy")
         found = []
