@@ -54,7 +54,7 @@ async def test_only_so_many_are_left_to_hang_and_it_heals_by_itself(gate: thread
 
     async def answers() -> bool:
         try:
-            return await connection.call(lambda raw: raw.getType(), what="asking", seconds=30) == "TEST"
+            return bool(await connection.call(lambda raw: raw.getType(), what="asking", seconds=30))
         except MolnError:
             return False
 
