@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ import libvirt_qemu
 from services.common.domain.errors import MolnError
 from services.common.domain.reasons import Reason
 from services.common.obs.logs import get_logger
+from services.hostagent.drivers.libvirt.onebyone import OneByOne
 
 T = TypeVar("T")
 Raw = Any
@@ -63,29 +64,6 @@ class DomainEvent:
     uid: str
     is_reboot: bool = False
     """The guest began anew, without having been off."""
-
-
-class OneByOne(Executor):
-    """Calls one after the other, each in a thread that the process does not wait for: one of them may never return."""
-
-    def __init__(self) -> None:
-        self._turn = threading.Lock()
-
-    def submit(self, call: Callable[..., T], /, *arguments: Any, **named: Any) -> Future[T]:
-        """Starts the call when it is its turn."""
-        result: Future[T] = Future()
-
-        def run() -> None:
-            with self._turn:
-                if not result.set_running_or_notify_cancel():
-                    return
-                try:
-                    result.set_result(call(*arguments, **named))
-                except BaseException as err:  # noqa: BLE001  whoever waits for the call gets it
-                    result.set_exception(err)
-
-        threading.Thread(target=run, name="libvirt-alone", daemon=True).start()
-        return result
 
 
 class _Line:

@@ -290,7 +290,7 @@ async def test_an_agent_that_is_killed_meanwhile_leaves_one_guest_and_the_next_a
         await count_reaches(source.driver, vm, 3)
         there = await prepare(vm, target)
         (folder / "order").write_bytes(vm.SerializeToString())
-        words = [
+        words: list[str | Path] = [
             sys.executable,
             "-m",
             "tests.support.migrating_agent",
