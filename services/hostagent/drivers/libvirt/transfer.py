@@ -90,7 +90,7 @@ class Transfer:
         order = _order(work)
         folder = tools.folders.vm(order.uid)
         claim = ClaimFolder(folder, record_of(tools, order))
-        steps = [claim, *self._fetching(tools, order, partial(work.progress, work))]
+        steps = [claim, *self.fetching(tools, order, partial(work.progress, work))]
         outcome = await run_plan(steps, lambda step: work.progress(work, step, 0))
         if not outcome.is_done:
             return outcome
@@ -98,7 +98,8 @@ class Transfer:
         snapshots = [kept.message() for kept in SnapshotBook(folder).all()]
         return Outcome(True, facts=VmStatus(snapshots=snapshots))
 
-    def _fetching(self, tools: Tools, order: VmOrder, percent: Percent) -> list[Step]:
+    def fetching(self, tools: Tools, order: VmOrder, percent: Percent) -> list[Step]:
+        """The steps that fetch from the other node what it has named."""
         folder, move = tools.folders.vm(order.uid), order.move
         plans = {plan.template.disk_id: plan for plan in disk_plans(order, folder)}
         steps: list[Step] = []
