@@ -64,7 +64,7 @@ def real_plan(machine: Machine, private_uri: str) -> NodePlan:
     return NodePlan(
         REAL,
         [REAL_HOST],
-        {"driver": "libvirt", "libvirt_uri": uri},
+        {"driver": "libvirt", "libvirt_uri": uri, "data_listen": "127.0.0.1:0"},
         has_own_libvirtd=machine.system_uri is None,
         is_by_sudo=not machine.is_root,
         words=f"{REAL_HOST} runs real guests by QEMU, on {where}",

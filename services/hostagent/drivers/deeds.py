@@ -16,8 +16,10 @@ from services.hostagent.drivers.ports import INTERRUPTED, Deed, Outcome, Work, W
 
 Perform = Callable[[Work], Awaitable[Outcome]]
 
-_WAITS = frozenset({Deed.SHUT_DOWN, Deed.HALT})
-"""These wait for a guest and cost nothing meanwhile, so that they take no place."""
+_WAITS = frozenset({Deed.SHUT_DOWN, Deed.HALT, Deed.MIGRATE, Deed.OPERATE})
+"""These wait for a guest or its hypervisor and cost little meanwhile, so that they take no place."""
+_TRANSFERS = frozenset({Deed.UPLOAD, Deed.HAND_OVER, Deed.FETCH})
+"""These move files about for as long as it takes: they have places of their own, so that guests start beside them."""
 
 
 class Deeds:
@@ -25,7 +27,7 @@ class Deeds:
 
     def __init__(self, perform: Perform, at_once: int, background: Background) -> None:
         self._perform, self._background = perform, background
-        self._places = asyncio.Semaphore(at_once)
+        self._places, self._lanes = asyncio.Semaphore(at_once), asyncio.Semaphore(at_once)
         self._tasks: dict[WorkKey, asyncio.Task[None]] = {}
         self._log = get_logger("deeds")
 
@@ -58,7 +60,7 @@ class Deeds:
     async def _place(self, work: Work) -> Outcome:
         if work.deed in _WAITS:
             return await self._guarded(work)
-        async with self._places:
+        async with self._lanes if work.deed in _TRANSFERS else self._places:
             return await self._guarded(work)
 
     async def _guarded(self, work: Work) -> Outcome:

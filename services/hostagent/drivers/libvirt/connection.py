@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ import libvirt_qemu
 from services.common.domain.errors import MolnError
 from services.common.domain.reasons import Reason
 from services.common.obs.logs import get_logger
+from services.hostagent.drivers.libvirt.onebyone import OneByOne
 
 T = TypeVar("T")
 Raw = Any
@@ -25,8 +26,9 @@ Raw = Any
 
 Abort = Callable[[], Awaitable[None]]
 
-CALL_SECONDS = 30.0
+CALL_SECONDS = 10.0
 WORKERS = 8
+MOST_HANGING = 8
 KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT = 5, 3
 
 _DOMAIN_IS_NOT_THERE = frozenset({libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_DOMAIN_METADATA})
@@ -41,6 +43,10 @@ _IS_SO_ALREADY = frozenset({libvirt.VIR_ERR_OPERATION_INVALID})
 
 class HypervisorError(MolnError):
     """The hypervisor refused, or does not answer; the message holds its own words."""
+
+
+class HypervisorSilent(HypervisorError):
+    """The hypervisor does not answer in time; whether it has done what it was asked is not known."""
 
 
 class GuestMissing(HypervisorError):
@@ -60,63 +66,86 @@ class DomainEvent:
     """The guest began anew, without having been off."""
 
 
-class OneByOne(Executor):
-    """Calls one after the other, each in a thread that the process does not wait for: one of them may never return."""
+class _Line:
+    """One connection to the hypervisor, with threads of its own. All but `run` and `drop` is for the event loop."""
 
-    def __init__(self) -> None:
-        self._turn = threading.Lock()
+    def __init__(self, workers: int, open: Callable[[], Raw]) -> None:
+        self.pool: Executor = ThreadPoolExecutor(workers, thread_name_prefix="libvirt") if workers else OneByOne()
+        self.under_way = 0
+        self._open, self._opening = open, threading.Lock()
+        self._raw: Raw = None
 
-    def submit(self, call: Callable[..., T], /, *arguments: Any, **named: Any) -> Future[T]:
-        """Starts the call when it is its turn."""
-        result: Future[T] = Future()
+    def run(self, work: Callable[[Raw], T], what: str) -> T:
+        """In a thread of the pool: opens the connection where it is not, or has broken."""
+        try:
+            return work(self._ensure())
+        except libvirt.libvirtError as err:
+            raise _translated(err, what) from err
 
-        def run() -> None:
-            with self._turn:
-                if not result.set_running_or_notify_cancel():
-                    return
-                try:
-                    result.set_result(call(*arguments, **named))
-                except BaseException as err:  # noqa: BLE001  whoever waits for the call gets it
-                    result.set_exception(err)
+    def _ensure(self) -> Raw:
+        with self._opening:
+            if self._raw is not None and not _is_alive(self._raw):
+                self.drop()
+            if self._raw is None:
+                self._raw = self._open()
+            return self._raw
 
-        threading.Thread(target=run, name="libvirt-alone", daemon=True).start()
-        return result
+    def drop(self) -> None:
+        """In a thread of the pool: closes the connection."""
+        raw, self._raw = self._raw, None
+        if raw is not None:
+            _try(raw.unregisterCloseCallback)
+            _try(raw.close)
+
+    def abandon(self) -> None:
+        """Closes it once what is under way has ended, and waits for nothing."""
+        self.pool.submit(self.drop)
+        self.pool.shutdown(wait=False)
 
 
 class LibvirtConnection:
-    """A connection that is opened when first needed, and opened anew when it has broken.
+    """A connection that is opened when first needed, and opened anew when it has broken, or when a call hangs.
 
-    With no `workers` its calls go one after the other, and the end of the process waits for none of them. Without
-    events it is also without keep-alive. While one call waits for a guest that hangs, libvirt's client may hold up all
-    others on the same connection: what must not be held up needs one of its own.
+    While one call waits for a guest or a hypervisor that hangs, libvirt's client may hold up all others on the same
+    connection, and its thread is lost to them: so the connection is left to it, and others go on by a new one. Only so
+    many are left to hang at a time; then calls are refused at once, until one of them has come back.
+    Without events it is also without keep-alive. With no `workers` its calls go one after the other, and the end of the
+    process waits for none of them.
     """
 
     def __init__(
         self, uri: str, *, workers: int = WORKERS, call_seconds: float = CALL_SECONDS, has_events: bool = True
     ) -> None:
         self.uri = uri
-        self._has_events = has_events
+        self._workers, self._has_events = workers, has_events
         self._call_seconds = call_seconds
-        self._pool: Executor = ThreadPoolExecutor(workers, thread_name_prefix="libvirt") if workers else OneByOne()
-        self._opening = threading.Lock()
-        self._raw: Raw = None
+        self._line = _Line(workers, self._open)
+        self._hanging: set[_Line] = set()
         self._listeners: list[Callable[[DomainEvent], None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._log = get_logger("libvirt")
+
+    def another(self, workers: int) -> LibvirtConnection:
+        """One more to the same hypervisor, without events: for calls that take long."""
+        return LibvirtConnection(self.uri, workers=workers, call_seconds=self._call_seconds, has_events=False)
 
     async def call(
         self, work: Callable[[Raw], T], *, what: str, seconds: float | None = None, abort: Abort | None = None
     ) -> T:
         """`work(connection)` in a thread. Raises HypervisorError that says `what` was being attempted.
 
-        After `seconds` the caller is free again; the thread stays busy until libvirt returns. A caller that is
-        cancelled goes on only when the call has ended, or after `seconds`: libvirt's calls cannot be stopped half-way
-        but by what `abort` does.
+        After `seconds` the caller is free again (HypervisorSilent); the thread stays busy until libvirt returns. A
+        caller that is cancelled goes on only when the call has ended, or after `seconds`: libvirt's calls cannot be
+        stopped half-way but by what `abort` does.
         """
         loop = self._loop = asyncio.get_running_loop()
         limit = seconds or self._call_seconds
-        under_way = loop.run_in_executor(self._pool, self._run, work, what)
-        under_way.add_done_callback(_take_notice)
+        if len(self._hanging) >= MOST_HANGING:
+            raise HypervisorSilent(Reason.HYPERVISOR_FAILED, f"{what}: {self.uri} does not answer what it was asked")
+        line = self._line
+        line.under_way += 1
+        under_way = loop.run_in_executor(line.pool, line.run, work, what)
+        under_way.add_done_callback(lambda ended: self._ended(line, ended))
         try:
             await asyncio.wait({under_way}, timeout=limit)
         except asyncio.CancelledError:
@@ -125,8 +154,24 @@ class LibvirtConnection:
             await asyncio.wait({under_way}, timeout=limit)
             raise
         if not under_way.done():
-            raise HypervisorError(Reason.HYPERVISOR_FAILED, f"{what}: {self.uri} did not answer within {limit:g} s")
+            self._leave(line)
+            raise HypervisorSilent(Reason.HYPERVISOR_FAILED, f"{what}: {self.uri} did not answer within {limit:g} s")
         return under_way.result()
+
+    def _leave(self, line: _Line) -> None:
+        """Others go on by a new connection."""
+        if line is self._line:
+            self._log.warning("a call hangs; a new connection is used", uri=self.uri, hanging=len(self._hanging) + 1)
+            self._hanging.add(line)
+            self._line = _Line(self._workers, self._open)
+
+    def _ended(self, line: _Line, ended: asyncio.Future[Any]) -> None:
+        line.under_way -= 1
+        if not ended.cancelled():
+            ended.exception()  # what became of a call for which nobody waits any more is not a loose end
+        if line in self._hanging and not line.under_way:
+            self._hanging.discard(line)
+            line.abandon()
 
     def listen(self, heard: Callable[[DomainEvent], None]) -> None:
         """From now on calls `heard` on the event loop of the callers when a domain has changed. Never raises."""
@@ -137,28 +182,16 @@ class LibvirtConnection:
         self._listeners.remove(heard)
 
     async def close(self) -> None:
-        """Closes the connection; a later call would open it anew."""
-        await asyncio.get_running_loop().run_in_executor(self._pool, self._drop)
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Closes the connection; a later call would open it anew. What hangs is left to itself."""
+        line = self._line
+        for hanging in self._hanging:
+            hanging.pool.shutdown(wait=False, cancel_futures=True)
+        await asyncio.get_running_loop().run_in_executor(line.pool, line.drop)
+        line.pool.shutdown(wait=False, cancel_futures=True)
 
     def abandon(self) -> None:
         """Closes the connection once what is under way has ended, and waits for nothing. It cannot be used again."""
-        self._pool.submit(self._drop)
-        self._pool.shutdown(wait=False)
-
-    def _run(self, work: Callable[[Raw], T], what: str) -> T:
-        try:
-            return work(self._ensure())
-        except libvirt.libvirtError as err:
-            raise _translated(err, what) from err
-
-    def _ensure(self) -> Raw:
-        with self._opening:
-            if self._raw is not None and not _is_alive(self._raw):
-                self._drop()
-            if self._raw is None:
-                self._raw = self._open()
-            return self._raw
+        self._line.abandon()
 
     def _open(self) -> Raw:
         _EVENTS.start()
@@ -174,12 +207,6 @@ class LibvirtConnection:
             _try(raw.domainEventRegisterAny, None, libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._rebooted, None)
         self._log.info("connected to the hypervisor", uri=self.uri)
         return raw
-
-    def _drop(self) -> None:
-        raw, self._raw = self._raw, None
-        if raw is not None:
-            _try(raw.unregisterCloseCallback)
-            _try(raw.close)
 
     def _happened(self, _raw: Raw, domain: Raw, _event: int, _detail: int, _opaque: object) -> None:
         self._tell(DomainEvent(domain.UUIDString()))
@@ -394,6 +421,8 @@ class LiveFlags:
     PAUSED = libvirt.VIR_DOMAIN_PAUSED
     PAUSED_MIGRATION = libvirt.VIR_DOMAIN_PAUSED_MIGRATION
     JOB_NONE = libvirt.VIR_DOMAIN_JOB_NONE
+    JOB_COMPLETED = libvirt.VIR_DOMAIN_JOB_COMPLETED
+    JOB_STATS_COMPLETED = libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED
     MODIFY_FORCE = libvirt.VIR_DOMAIN_DEVICE_MODIFY_FORCE
     RESIZE_BYTES = libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES
     SNAPSHOT_REDEFINE = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE
@@ -419,12 +448,6 @@ def version_text(number: int) -> str:
     return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
 
 
-def _take_notice(ended: asyncio.Future[Any]) -> None:
-    """What became of a call for which nobody waits any more is not a loose end."""
-    if not ended.cancelled():
-        ended.exception()
-
-
 def _is_alive(raw: Raw) -> bool:
     try:
         return bool(raw.isAlive())
@@ -438,6 +461,14 @@ def or_none(function: Callable[[], T]) -> T | None:
         return function()
     except libvirt.libvirtError:
         return None
+
+
+def failure_of(function: Callable[[], T]) -> T | HypervisorError:
+    """What the function returns, or how libvirt refuses, as a value."""
+    try:
+        return function()
+    except libvirt.libvirtError as err:
+        return _translated(err, "asking for a guest")
 
 
 def _try(function: Callable[..., object], *arguments: object) -> None:

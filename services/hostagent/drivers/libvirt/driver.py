@@ -163,6 +163,7 @@ class LibvirtDriver:
         if self._options.cleans_up:
             await self._clean_up()
         await self._stats.close()
+        await self._guests.live.close()
         await self._connection.close()
 
     def guest_name(self, vm_id: int, uid: str) -> str:

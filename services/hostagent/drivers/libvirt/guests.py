@@ -11,19 +11,22 @@ from services.hostagent.drivers.libvirt.connection import (
     Flags,
     GuestMissing,
     HypervisorError,
+    HypervisorSilent,
     LibvirtConnection,
     Raw,
     WrongState,
+    failure_of,
     or_none,
 )
 from services.hostagent.drivers.libvirt.live import LiveGuests
 from services.hostagent.drivers.libvirt.observe import Observed, end_of, is_arriving, is_saved, power_of
 from services.hostagent.drivers.libvirt.spec import DomainSpec, Mark
 from services.hostagent.drivers.libvirt.xml import MARK_NAMESPACE, domain_xml, parse_mark
-from services.hostagent.drivers.ports import Power
+from services.hostagent.drivers.ports import End, Power
 
 START_SECONDS = 120.0
-LIST_SECONDS = 60.0
+DESTROY_SECONDS = 30.0
+AT_ONCE = 8
 REPEAT_BUTTON_S = 5.0
 """The power button is pressed again after this long: a guest that was still booting did not see it."""
 
@@ -80,7 +83,7 @@ class Guests:
 
     async def destroy(self, uid: str) -> None:
         """Pulls the plug. Not running, or not there: nothing happens."""
-        await self._on(uid, _destroy, "pulling the guest's plug")
+        await self._on(uid, _destroy, "pulling the guest's plug", DESTROY_SECONDS)
 
     async def undefine(self, uid: str) -> None:
         """Removes the definition of a guest that is off. Not there: nothing happens."""
@@ -109,8 +112,24 @@ class Guests:
             return None
 
     async def all(self) -> list[Observed]:
-        """All guests that carry moln's mark, of whichever cloud."""
-        return await self._connection.call(self._list, what="listing the guests", seconds=LIST_SECONDS)
+        """All guests that carry moln's mark, of whichever cloud. One that cannot be asked for is UNKNOWN."""
+        try:
+            return await self._connection.call(self._list, what="listing the guests")
+        except HypervisorSilent:  # one of them hangs, or the hypervisor does
+            return await self._one_by_one()
+
+    async def _one_by_one(self) -> list[Observed]:
+        uids = await self._connection.call(_uids, what="listing the guests")
+        found = []
+        for start in range(0, len(uids), AT_ONCE):
+            found += await asyncio.gather(*(self._observe_or_not(uid) for uid in uids[start : start + AT_ONCE]))
+        return [guest for guest in found if guest is not None]
+
+    async def _observe_or_not(self, uid: str) -> Observed | None:
+        try:
+            return await self.observe(uid)
+        except HypervisorError:
+            return _unknown(self._marks.get(uid))
 
     def mark_of(self, domain: Raw, uid: str) -> Mark | None:
         """The mark of a domain, read once; None where it carries none. Runs in a thread of the connection."""
@@ -123,8 +142,14 @@ class Guests:
         present = {domain.UUIDString() for domain in domains}
         for uid in self._marks.keys() - present:
             self._marks.pop(uid, None)
-        seen = [or_none(partial(self._observe, domain)) for domain in domains]  # one may go while the list is made
-        return [guest for guest in seen if guest is not None]
+        seen = []
+        for domain in domains:
+            found = failure_of(partial(self._observe, domain))
+            if isinstance(found, HypervisorError) and not isinstance(found, GuestMissing):
+                found = _unknown(self._marks.get(domain.UUIDString()))
+            if isinstance(found, Observed):  # one may go while the list is made
+                seen.append(found)
+        return seen
 
     def _observe(self, domain: Raw) -> Observed | None:
         mark = self.mark_of(domain, domain.UUIDString())
@@ -134,11 +159,22 @@ class Guests:
         power, end = power_of(state), end_of(state, reason)
         return Observed(mark, domain.name(), power, end, is_saved(state, reason), is_arriving(state, reason))
 
-    async def _on(self, uid: str, work: Callable[[Raw], object], what: str) -> None:
+    async def _on(self, uid: str, work: Callable[[Raw], object], what: str, seconds: float | None = None) -> None:
         try:
-            await self._connection.call(lambda raw: work(raw.lookupByUUIDString(uid)), what=what)
+            await self._connection.call(lambda raw: work(raw.lookupByUUIDString(uid)), what=what, seconds=seconds)
         except (GuestMissing, WrongState):
             return
+
+
+def _uids(raw: Raw) -> list[str]:
+    return [domain.UUIDString() for domain in raw.listAllDomains()]
+
+
+def _unknown(mark: Mark | None) -> Observed | None:
+    """A guest that was known, and for which the hypervisor does not answer now."""
+    if mark is None:
+        return None
+    return Observed(mark, "", Power.UNKNOWN, End.NONE)
 
 
 def _start(raw: Raw, uid: str, xml: str, flags: int) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from xml.etree.ElementTree import Element
 
+from services.common.domain.reasons import Reason
 from services.hostagent.drivers.libvirt.connection import (
     DomainEvent,
     GuestMissing,
@@ -30,6 +31,8 @@ Percent = Callable[[int], None]
 Watch = Callable[[], Coroutine[Any, Any, None]]
 
 LONG_SECONDS = 24 * 3600.0
+LONG_CALLS = 8
+DEVICE_SECONDS = 30.0
 LOOK_SECONDS = 0.5
 UNPLUG_LOOK_SECONDS = 0.2
 _BOTH = LiveFlags.LIVE | LiveFlags.CONFIG
@@ -40,6 +43,11 @@ class LiveGuests:
 
     def __init__(self, connection: LibvirtConnection) -> None:
         self._connection = connection
+        self._long = connection.another(LONG_CALLS)
+
+    async def close(self) -> None:
+        """Closes what is of its own."""
+        await self._long.close()
 
     async def on(self, uid: str, work: Callable[[Raw], T], what: str, seconds: float | None = None) -> T:
         """`work(domain)` in a thread."""
@@ -54,7 +62,7 @@ class LiveGuests:
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(watch())
                 try:
-                    return await self._connection.call(
+                    return await self._long.call(
                         lambda raw: work(raw.lookupByUUIDString(uid)), what=what, seconds=LONG_SECONDS,
                         abort=partial(self.abort, uid),
                     )  # fmt: skip
@@ -129,7 +137,7 @@ class LiveGuests:
 
     async def restore(self, path: Path, xml: str | None) -> None:
         """Defines the domain and loads its memory: it stands still. With `xml` None, as it was saved, and it runs."""
-        await self._connection.call(
+        await self._long.call(
             lambda raw: _restore(raw, str(path), xml), what="restoring the guest's memory", seconds=LONG_SECONDS
         )
 
@@ -188,11 +196,15 @@ class LiveGuests:
 
     async def attach(self, uid: str, xml: str) -> None:
         """Plugs a device in, now and for as long as the domain is defined."""
-        await self.on(uid, lambda domain: domain.attachDeviceFlags(xml, _BOTH), "plugging the device in")
+        await self.on(
+            uid, lambda domain: domain.attachDeviceFlags(xml, _BOTH), "plugging the device in", DEVICE_SECONDS
+        )
 
     async def detach(self, uid: str, xml: str, is_there: Callable[[Element], bool], seconds: float) -> bool:
         """Asks the guest to let go of a device; False where it has not within the time, and keeps it."""
-        await self.on(uid, lambda domain: domain.detachDeviceFlags(xml, LiveFlags.LIVE), "unplugging the device")
+        await self.on(
+            uid, lambda domain: domain.detachDeviceFlags(xml, LiveFlags.LIVE), "unplugging the device", DEVICE_SECONDS
+        )
         try:
             async with asyncio.timeout(seconds):
                 while is_there(await self.describe(uid)):  # noqa: ASYNC110  the domain itself is what counts
@@ -207,7 +219,7 @@ class LiveGuests:
     async def change(self, uid: str, xml: str) -> None:
         """Changes a device in place: the medium of a drive, also one that the guest has locked."""
         flags = _BOTH | LiveFlags.MODIFY_FORCE
-        await self.on(uid, lambda domain: domain.updateDeviceFlags(xml, flags), "changing the device")
+        await self.on(uid, lambda domain: domain.updateDeviceFlags(xml, flags), "changing the device", DEVICE_SECONDS)
 
     async def resize_disk(self, uid: str, target: str, size_bytes: int) -> None:
         """Makes a disk larger while the guest runs."""
@@ -232,6 +244,28 @@ class LiveGuests:
             uid, lambda domain: domain.setSchedulerParametersFlags(values, LiveFlags.LIVE), "changing the CPU share"
         )
 
+    # Copies of disks
+
+    async def backup(self, uid: str, xml: str, percent: Percent) -> None:
+        """Copies disks of a guest that runs, as they are at this moment. Cancelled, it is aborted."""
+        await self.on(uid, lambda domain: domain.backupBegin(xml, None, 0), "beginning to copy the disk")
+        try:
+            while (job := await self.job(uid)) is not None:
+                total, rest = int(job.get("disk_total", 0)), int(job.get("disk_remaining", 0))
+                percent((total - rest) * 100 // total if total else 0)
+                await asyncio.sleep(LOOK_SECONDS)
+        except asyncio.CancelledError:
+            await self.abort(uid)
+            raise
+        await self.on(uid, _check_completed, "copying the disk")
+
+    async def abort_backup(self, uid: str, target: Path) -> None:
+        """Breaks off a copy into that file, if one is under way."""
+        xml = await self.on(uid, lambda domain: or_none(domain.backupGetXMLDesc), "asking for copies under way")
+        if xml is not None and str(target) in xml:
+            await self.abort(uid)
+            await self.job_ends(uid)
+
     # Snapshots
 
     async def snapshot(self, uid: str, xml: str, percent: Percent) -> str:
@@ -253,6 +287,12 @@ class LiveGuests:
     async def delete_snapshot(self, uid: str, name: str, xml: str) -> None:
         """Deletes a snapshot out of the disks of a guest that runs."""
         await self.long(uid, lambda domain: _delete(domain, name, xml), "deleting the snapshot")
+
+
+def _check_completed(domain: Raw) -> None:
+    job = or_none(lambda: domain.jobStats(LiveFlags.JOB_STATS_COMPLETED)) or {}
+    if job.get("type") != LiveFlags.JOB_COMPLETED:
+        raise HypervisorError(Reason.HYPERVISOR_FAILED, str(job.get("errmsg", "the copy was broken off")))
 
 
 def _now_and_later(change: Callable[[int, int], object], value: int) -> None:

@@ -48,6 +48,11 @@ def shape_of(domain: Element) -> Shape:
     return Shape(count, memory_kib(domain, "memory"), frozenset(disks), frozenset(macs))
 
 
+def has_plugged_vcpus(domain: Element) -> bool:
+    """Whether vCPUs were plugged in since the guest was started: its memory can then not be loaded into a fresh one."""
+    return any(vcpu.get("enabled") == "yes" and vcpu.get("hotpluggable") == "yes" for vcpu in domain.iter("vcpu"))
+
+
 def memory_kib(domain: Element, name: str) -> int:
     """`memory` (the most) or `currentMemory` of a domain, in KiB; 0 where it is not stated."""
     found = domain.find(name)

@@ -71,6 +71,8 @@ class Transfer:
     async def _files(self, tools: Tools, work: Work) -> list[tuple[Path, SavedFile]]:
         folder, order = tools.folders.vm(work.uid), _order(work)
         await self._saving.settle(work.uid, folder)
+        if folder.tpm_file.exists():
+            raise MolnError(Reason.CAPABILITY, "the state of the guest's TPM cannot leave the node")
         if await tools.guests.live.runs(work.uid):
             raise MolnError(Reason.STATE_FORBIDS, "the guest runs: its disks would change under the copy")
         found = []
@@ -88,7 +90,7 @@ class Transfer:
         order = _order(work)
         folder = tools.folders.vm(order.uid)
         claim = ClaimFolder(folder, record_of(tools, order))
-        steps = [claim, *self._fetching(tools, order, partial(work.progress, work))]
+        steps = [claim, *self.fetching(tools, order, partial(work.progress, work))]
         outcome = await run_plan(steps, lambda step: work.progress(work, step, 0))
         if not outcome.is_done:
             return outcome
@@ -96,7 +98,8 @@ class Transfer:
         snapshots = [kept.message() for kept in SnapshotBook(folder).all()]
         return Outcome(True, facts=VmStatus(snapshots=snapshots))
 
-    def _fetching(self, tools: Tools, order: VmOrder, percent: Percent) -> list[Step]:
+    def fetching(self, tools: Tools, order: VmOrder, percent: Percent) -> list[Step]:
+        """The steps that fetch from the other node what it has named."""
         folder, move = tools.folders.vm(order.uid), order.move
         plans = {plan.template.disk_id: plan for plan in disk_plans(order, folder)}
         steps: list[Step] = []

@@ -60,7 +60,8 @@ class GuestWork:
         self._guests, self._folders, self._disks, self._bridges = guests, folders, disks, bridges
         self._saving = Saving(guests, guests.live)
         self._migration = migration or Migration()
-        self._transfer = Transfer(self._saving, volumes or VolumeStore(connect))
+        self._volumes = volumes or VolumeStore(connect)
+        self._transfer = Transfer(self._saving, self._volumes)
         self.endpoint = Endpoint("", "qemu", "")
 
     def see(self, datastores: Sequence[Datastore]) -> None:
@@ -98,7 +99,7 @@ class GuestWork:
     @property
     def tools(self) -> Tools:
         """What operations work with."""
-        return Tools(self._guests, self._folders, self._disks, self._bridges, self.endpoint)
+        return Tools(self._guests, self._folders, self._disks, self._bridges, self.endpoint, self._volumes)
 
     def steps(self, order: VmOrder, bridges: list[BridgeSpec], percent: Percent) -> list[Step]:
         """The plan of a start. Raises MolnError for what this driver cannot make."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from moln.compute.v1 import vm_pb2
-from moln.compute.v1.vm_pb2 import DesiredState, VmIntent, VmPlacement, VmStatus, VmVolumes
+from moln.compute.v1.vm_pb2 import DesiredState, OperationKind, VmIntent, VmPlacement, VmStatus, VmVolumes
 from moln.node.v1.node_service_pb2 import VmOrder
 from services.common.domain.reasons import Reason
 from services.common.rpc import read_service_secret
@@ -31,7 +31,7 @@ from tests.integration.imagesvc.conftest import (
     shelves,
     start,
 )
-from tests.support.deeds import Doer
+from tests.support.deeds import Doer, operation
 from tests.support.eventually import eventually
 
 __all__ = ["_real", "cloud", "etcd", "images", "imagesvc", "secret_file", "shelves", "start"]
@@ -153,3 +153,32 @@ async def test_an_upload_without_a_way_or_without_room_fails_and_keeps_all(
     assert (failed.is_done, failed.reason) == (False, Reason.UPLOAD_FAILED)
     vm.datastore.address = address
     assert (await doer.do(Deed.UPLOAD, vm)).is_done
+
+
+async def test_a_disk_is_saved_as_an_image_while_the_guest_runs_and_while_it_is_off(
+    driver: LibvirtDriver, stored: Stored, images: Images, folder: Path, shelf: Path
+) -> None:
+    doer, vm = Doer(driver), stored.vm
+    assert (await doer.do(Deed.START, vm)).is_done
+    await says(driver, vm, " ready")
+    await answer(driver, vm, "echo mine > /data/kept; sync; echo written-$((1+1))", "written-2")
+    save = operation(OperationKind.OPERATION_KIND_SAVE_DISK, disk_id=0, image_name="golden")
+    before = await last_count(driver, vm)
+    made = await doer.operate(vm, save)
+    assert made.is_done, made
+    found = await images.by(USER).get(int(made.results["image_id"]))
+    assert (found.spec.name, found.spec.owner_id) == ("golden", USER.user_id)
+    await count_reaches(driver, vm, before + 3)
+    assert not list((folder / "node" / "vms" / vm.uid).glob("export*"))
+    twice = operation(OperationKind.OPERATION_KIND_SAVE_DISK, disk_id=0, image_name="golden")
+    refused = await doer.operate(vm, twice)
+    assert (refused.is_done, "golden" in refused.message) == (False, True)
+
+    assert (await doer.do(Deed.PLUG, vm)).is_done
+    off = await doer.operate(vm, operation(OperationKind.OPERATION_KIND_SAVE_DISK, disk_id=0, image_name="cold"))
+    assert off.is_done, off
+    copy = counting(shelf / found.status.path, vm_id=8)
+    copy.volumes.disks[0].image_uid, copy.volumes.disks[0].image_id = found.spec.uid, found.id
+    copy.volumes.disks[0].datastore_id = 1
+    assert (await doer.do(Deed.START, copy)).is_done
+    await answer(driver, copy, "cat /data/kept", "mine")

@@ -33,8 +33,12 @@ from tests.support.processes import Processes
 from tests.support.two_hosts import Host, two_hosts
 
 pytestmark = pytest.mark.timeout(400)
+ROOT = Path(__file__).parents[4]
 PATIENCE_S = 1.0
-DIRTY = "dd if=/dev/urandom of=/dev/shm/a bs=1M count=16 2>/dev/null; while :; do cat /dev/shm/a > /dev/shm/b; done &"
+DIRTY = (
+    "mkdir /churn; mount -t tmpfs none /churn; dd if=/dev/urandom of=/churn/a bs=1M count=8 2>/dev/null; "
+    "(while :; do cat /churn/a > /churn/b; done) & echo dirty-$((1+1)) > /dev/console"
+)
 
 
 @dataclass
@@ -257,7 +261,7 @@ async def test_a_move_that_does_not_converge_is_dealt_with_as_was_asked(
     vm.spec.template.context.start_script += f"\n{DIRTY}"
     live(vm, on_stall=on_stall, bandwidth=8)
     await source.doer.do(Deed.START, vm)
-    await count_reaches(source.driver, vm, 5)
+    await says(source.driver, vm, "dirty-2")
     there = await prepare(vm, target)
     outcome: Outcome = await source.doer.do(Deed.MIGRATE, vm)
     if on_stall == vm_pb2.MOVE_STALL_ABORT:
@@ -273,3 +277,39 @@ async def test_a_move_that_does_not_converge_is_dealt_with_as_was_asked(
 async def still_counts(source: Node, vm: VmOrder) -> None:
     assert await source.doer.power(vm) is Power.RUNNING
     await count_reaches(source.driver, vm, await last_count(source.driver, vm) + 3)
+
+
+@pytest.mark.parametrize("bandwidth", [8, 0], ids=["in the middle", "near its end"])
+async def test_an_agent_that_is_killed_meanwhile_leaves_one_guest_and_the_next_agent_says_where(
+    hosts: tuple[Host, Host], folder: Path, datastore: Path, image: Path, running: Processes, bandwidth: int
+) -> None:
+    vm = counting(image)
+    live(vm, bandwidth=bandwidth)
+    async with both_nodes(hosts, folder, datastore, is_shared=False) as (source, target):
+        await source.doer.do(Deed.START, vm)
+        await count_reaches(source.driver, vm, 3)
+        there = await prepare(vm, target)
+        (folder / "order").write_bytes(vm.SerializeToString())
+        words: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "tests.support.migrating_agent",
+            source.state,
+            hosts[0].uri,
+            folder / "order",
+        ]
+        agent = running.start(words, cwd=ROOT, name="agent")
+        marker = source.state / "vms" / vm.uid / "migrating-1"
+        await eventually(marker.exists, what="it migrates", within=60)
+        await eventually(lambda: source.driver._guests.live.job(vm.uid), what="memory is sent", within=60)
+        agent.kill()
+        agent.wait()
+        outcome = await source.doer.do(Deed.MIGRATE, vm)
+        runs = [await source.doer.power(vm) is Power.RUNNING, await target.doer.power(there) is Power.RUNNING]
+        assert sorted(runs) == [False, True], (runs, outcome)
+        assert outcome.is_done is runs[1], outcome
+        if outcome.is_done:
+            await count_reaches(target.driver, there, await last_count(source.driver, vm) + 3)
+        else:
+            assert outcome.reason is Reason.MIGRATION_FAILED
+            await still_counts(source, vm)

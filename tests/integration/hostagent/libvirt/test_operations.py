@@ -226,6 +226,7 @@ async def test_the_test_hypervisor_resizes_and_reboots_and_refuses_the_rest(fold
         assert smaller.facts is not None
         assert smaller.facts.size.memory_mib == 64
         assert (await doer.operate(vm, operation(K.OPERATION_KIND_BACKUP))).reason is Reason.CAPABILITY
+        assert (await doer.do(Deed.ERASE, vm)).is_done
 
 
 def resize(size: VmSize) -> Operation:
@@ -244,3 +245,25 @@ def small(format: str = "qcow2") -> VmOrder:
     vm.spec.template.disks.add(disk_id=0, size_mib=1, format=format)
     vm.spec.template.memory_mib = 32
     return vm
+
+
+async def test_vcpus_are_plugged_in_and_snapshots_that_would_not_load_are_refused(
+    driver: LibvirtDriver, image: Path
+) -> None:
+    doer, vm = Doer(driver), order(image)
+    vm.spec.template.cpu.max_vcpus = 2
+    assert (await doer.do(Deed.START, vm)).is_done
+    await says(driver, vm, " ready")
+    assert (await doer.operate(vm, operation(K.OPERATION_KIND_CREATE_SNAPSHOT, snapshot="one"))).is_done
+    grown = await doer.operate(vm, resize(VmSize(vcpus=2)))
+    assert grown.facts is not None
+    assert (grown.facts.size.vcpus, grown.facts.needs_restart) == (2, False)
+    online = "echo 1 > /sys/devices/system/cpu/cpu1/online"
+    await answer(driver, vm, f"{online}; echo cpus-$(grep -c ^processor /proc/cpuinfo)", "cpus-2")
+    refused = await doer.operate(vm, operation(K.OPERATION_KIND_REVERT_SNAPSHOT, snapshot="one"))
+    assert (refused.reason, "vCPUs" in refused.message) == (Reason.OPERATION_FAILED, True)
+    assert await doer.power(vm) is Power.RUNNING
+    assert (await doer.operate(vm, operation(K.OPERATION_KIND_CREATE_SNAPSHOT, snapshot="two"))).is_done
+    back = await doer.operate(vm, operation(K.OPERATION_KIND_REVERT_SNAPSHOT, snapshot="two"))
+    assert (back.reason, "power the VM off" in back.message) == (Reason.OPERATION_FAILED, True)
+    assert await doer.power(vm) is Power.RUNNING

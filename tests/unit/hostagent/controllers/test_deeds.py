@@ -59,10 +59,12 @@ async def test_no_more_than_so_many_run_at_once_but_waiting_for_guests_takes_no_
         for vm_id in (1, 2, 3):
             deeds.begin(a_work(told, vm_id))
         deeds.begin(a_work(told, 4, Deed.SHUT_DOWN))
-        await until(lambda: 4 in running)
-        assert running == {1, 2, 4}
+        for vm_id in (5, 6, 7):
+            deeds.begin(a_work(told, vm_id, Deed.UPLOAD))
+        await until(lambda: {4, 6} <= running)
+        assert running == {1, 2, 4, 5, 6}, "files move about in places of their own"
         go_on.set()
-        await until(lambda: len(told) == 4)
+        await until(lambda: len(told) == 7)
 
 
 async def test_an_interrupted_deed_ends_once_and_undisturbed() -> None:

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from services.hostagent.drivers.libvirt.connection import OneByOne, is_local
+from services.hostagent.drivers.libvirt.connection import is_local
+from services.hostagent.drivers.libvirt.onebyone import OneByOne
 from services.hostagent.drivers.libvirt.stats import guest_stats
 
 RECORD = {
@@ -51,7 +52,7 @@ def test_the_machine_of_a_uri(uri: str, here: bool) -> None:
 
 HANGS = """
 import threading
-from services.hostagent.drivers.libvirt.connection import OneByOne
+from services.hostagent.drivers.libvirt.onebyone import OneByOne
 calls, began = OneByOne(), threading.Event()
 def hang():
     began.set()

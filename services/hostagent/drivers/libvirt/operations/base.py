@@ -17,6 +17,7 @@ from services.hostagent.drivers.ports import Outcome, Work
 from services.hostagent.network.bridges import Bridges
 from services.hostagent.storage.disks import DiskMaker
 from services.hostagent.storage.folders import NodeFolders, VmFolder
+from services.hostagent.storage.volumes import VolumeStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Tools:
     disks: DiskMaker
     bridges: Bridges | None
     endpoint: Endpoint
+    volumes: VolumeStore
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,10 @@ async def _revert_running(op: Op, book: SnapshotBook, kept: Kept) -> None:
     domain = snapshot.find("domain")
     if domain is None:
         raise failed(f"what is kept of snapshot {kept.name} is not whole")
+    if shape.has_plugged_vcpus(domain):
+        raise failed(
+            f"snapshot {kept.name} was made after vCPUs were plugged in: power the VM off to go back to its disks"
+        )
     now = await op.live.describe(op.uid)
     difference = shape.shape_of(domain).difference(shape.shape_of(now))
     if difference:
