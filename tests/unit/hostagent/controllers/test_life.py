@@ -432,7 +432,7 @@ def test_an_operation_that_was_asked_for_on_the_way_begins_when_the_guest_has_co
     order = an_order(desired, generation=2, is_hard=is_hard)
     order.intent.operation.id, order.intent.operation.kind = "op-1", vm_pb2.OPERATION_KIND_DELETE_SNAPSHOT
     agent.order(order)
-    assert driver.begun[-1] in (Deed.PLUG, Deed.SUSPEND)
+    assert set(driver.begun) & {Deed.PLUG, Deed.SUSPEND}
     driver.finish(7)
     said(agent)
     assert driver.begun[-1] is Deed.OPERATE
