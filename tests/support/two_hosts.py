@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from tests.support.real import needs_root, programs, real_part
 
 ROOT = Path(__file__).parents[2]
 _numbers = itertools.count(1)
+_NAME = re.compile(r"moln-(\d+)-\d+[ab]")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ def two_hosts(running: Processes, folder: Path) -> Iterator[tuple[Host, Host]]:
     """Both, with their libvirtds running."""
     real_part("libvirtd", programs("libvirtd", "qemu-system-x86_64", "qemu-img", "ip"))
     real_part("root", needs_root)
+    _sweep()
     number = next(_numbers)
     names = [f"moln-{os.getpid()}-{number}{side}" for side in "ab"]
     try:
@@ -49,6 +52,14 @@ def two_hosts(running: Processes, folder: Path) -> Iterator[tuple[Host, Host]]:
         for name in names:
             with suppress(subprocess.CalledProcessError):
                 _ip("netns", "delete", name)
+
+
+def _sweep() -> None:
+    """Removes what a test run left that was killed: its namespaces carry the number of its process."""
+    for line in subprocess.run(["ip", "netns", "list"], check=True, capture_output=True, text=True).stdout.splitlines():
+        found = _NAME.match(line)
+        if found is not None and not Path(f"/proc/{found[1]}").exists():
+            _ip("netns", "delete", found[0])
 
 
 def _wire(names: list[str], cable: str) -> None:
