@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -83,9 +84,13 @@ def test_a_libvirtd_that_hangs_holds_up_its_own_guests_alone_and_heals(stack: St
         assert not runs(api, second), "it cannot run where nothing answers"
         (real,) = [host for host in api.hosts() if host.spec.name == "node-1"]
         assert real.view.state == host_pb2.HOST_STATE_UP, "its agent is there, and says so"
-    print(
-        f"\nstarts elsewhere, ms: {_words(before)} before, {_words(during)} while a libvirtd hangs",
-    )
+        agent = stack.pid("node")
+        os.kill(agent, signal.SIGTERM)
+        eventually_sync(
+            lambda: stack.pid("node") not in (0, agent), what="the agent ends, though a call hangs", within=WITHIN_S
+        )
+    words = f"{_words(before)} before, {_words(during)} while a libvirtd hangs"
+    sys.stdout.write(f"\nstarts elsewhere, ms: {words}\n")
     eventually_sync(lambda: runs(api, first) and runs(api, second), what="both run, without a command", within=WITHIN_S)
     api.terminate([first, second])
     eventually_sync(lambda: not api.vms(), what="nothing is left", within=WITHIN_S)
