@@ -1,4 +1,4 @@
-"""Machines for tests: each an agent process of its own with one host, simulated unless said, a network that can be cut, and a
+"""Machines for tests: each an agent process with one host, simulated unless said, a network that can be cut, and a
 watchdog whose hardware is played here. The truth of what runs is the machine's journal, which outlives its agent."""
 
 from __future__ import annotations

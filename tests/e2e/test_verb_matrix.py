@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from pathlib import Path
+from functools import partial
 
 import grpc
 import pytest
 
 from moln.compute.v1 import vm_pb2
-from moln.compute.v1 import vm_service_pb2 as pb
 from moln.compute.v1.template_pb2 import DiskTemplate, VmTemplate
-from services.api.core.verbs import VERBS, Executor, Verb, state_name
+from services.api.core.verbs import VERBS, Verb, state_name
 from tests.chaos.machines import Machine
 from tests.support.eventually import eventually_sync
 from tests.support.matrix import Matrix, allowed_in, reached, state_of
@@ -32,6 +31,14 @@ ON_SIM = (
 )  # fmt: skip
 ON_TEST = ("HELD", "RUNNING", "SUSPENDED", "POWERED_OFF", "UNKNOWN")
 """The test hypervisor does everything at once: nothing of it lasts."""
+NO_GUEST_YET = frozenset({("STARTING", Verb.CONSOLE)})
+"""Allowed, and up to the host: while it has not made the guest there is no console."""
+CANNOT = frozenset(
+    verb
+    for verb, row in VERBS.items()
+    if row.capability not in ("", "suspend", "reboot", "resize") or row.operation == vm_pb2.OPERATION_KIND_MIGRATE
+)
+"""What the test hypervisor, which has guests without disks, cannot do."""
 FEW_STARTS = 3
 """Failed starts after which the pause is long enough to ask for everything."""
 
@@ -123,12 +130,13 @@ def _fail_and_ask(matrix: Matrix) -> None:
     matrix.command("set", "start_failure_rate", "1")
     matrix.create("FAILED", simulated(), host_id=matrix.host_id)  # on a host that was asked for it is tried for ever
     for vm_id in matrix.ids("FAILED"):
-        eventually_sync(lambda vm_id=vm_id: _has_failed_often(matrix.calls.get(vm_id)), what=f"VM {vm_id} fails")
+        eventually_sync(partial(_has_failed_often, matrix.calls, vm_id), what=f"VM {vm_id} fails")
     matrix.ask("FAILED")
     matrix.command("set", "start_failure_rate", "0")
 
 
-def _has_failed_often(vm: vm_pb2.Vm) -> bool:
+def _has_failed_often(calls: VerbCalls, vm_id: int) -> bool:
+    vm = calls.get(vm_id)
     attempts = max((status.attempt for status in vm.statuses), default=0)
     return vm.view.state == vm_pb2.VM_STATE_FAILED and attempts >= FEW_STARTS
 
@@ -146,12 +154,17 @@ def check_refused(matrix: Matrix, state: str, verb: Verb) -> None:
 def check_done(matrix: Matrix, state: str, verb: Verb) -> None:
     """It was, and the VM is what the table says."""
     cell = matrix.cells[state, verb]
+    if (state, verb) in NO_GUEST_YET:
+        assert cell.failure is not None
+        assert (cell.failure.reason, "the guest does not run" in cell.failure.message) == ("STATE_FORBIDS", True)
+        return
     assert cell.failure is None, cell.failure
     assert cell.problem == ""
     assert cell.before is not None
     assert cell.after is not None
     assert cell.after.view.state == reached(verb, state)
-    if cell.operation is not None:
+    if VERBS[verb].operation and cell.before.placement.host_id:
+        assert cell.operation is not None
         assert (cell.operation.is_done, cell.operation.reason) == (True, ""), cell.operation
     if verb in EFFECTS:
         assert EFFECTS[verb](cell.before, cell.after), cell.after
@@ -174,12 +187,61 @@ def test_every_state_is_in_the_matrix() -> None:
 
 @pytest.mark.parametrize("state", ["RUNNING", "POWERED_OFF", "SUSPENDED"])
 @pytest.mark.parametrize("verb", [verb for verb, row in VERBS.items() if row.operation])
-def test_with_a_host_an_operation_is_one_and_without_it_is_done_at_once(
-    on_sim: Matrix, verb: Verb, state: str
-) -> None:
+def test_with_a_host_an_operation_is_one_and_without_it_is_done_at_once(on_sim: Matrix, verb: Verb, state: str) -> None:
     if verb not in allowed_in(state):
         return
     assert on_sim.cells[state, verb].operation is not None
     for hostless in ("HELD", "PENDING", "STOPPED", "UNDEPLOYED"):
         if verb in allowed_in(hostless):
             assert on_sim.cells[hostless, verb].operation is None
+
+
+@pytest.fixture(scope="module")
+def on_test(stack: Stack, calls: VerbCalls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matrix]:
+    """The matrix on libvirt's test hypervisor. Its guests live in the agent's process, which is stopped for UNKNOWN."""
+    words = ("--driver", "libvirt", "--uri", "test:///default")
+    machine = Machine(stack, tmp_path_factory.mktemp("machines"), "pretender", driver=words)
+    try:
+        machine.start()
+        yield _ask_pretender(stack, calls, machine)
+    finally:
+        machine.close()
+
+
+def _ask_pretender(stack: Stack, calls: VerbCalls, machine: Machine) -> Matrix:
+    matrix = Matrix(stack, calls, machine.host_id, impossible=CANNOT)
+    shape = VmTemplate(cpu_percent=1, memory_mib=16, no_default_network=True, requirement='NAME = "pretender"')
+    for state in ON_TEST:
+        matrix.create(state, shape, is_held=state == "HELD")
+    matrix.until(matrix.ids("RUNNING", "SUSPENDED", "POWERED_OFF", "UNKNOWN"), "RUNNING")
+    matrix.begin(Verb.SUSPEND, "SUSPENDED")
+    matrix.begin(Verb.POWEROFF, "POWERED_OFF")
+    matrix.until(matrix.ids("SUSPENDED"), "SUSPENDED")
+    matrix.until(matrix.ids("POWERED_OFF"), "POWERED_OFF")
+    matrix.ask("HELD", "RUNNING", "SUSPENDED", "POWERED_OFF")
+    matrix.collect()
+    machine.signal(signal.SIGSTOP)
+    matrix.until(matrix.ids("UNKNOWN"), "UNKNOWN")
+    matrix.ask("UNKNOWN")
+    machine.signal(signal.SIGCONT)
+    matrix.collect()
+    return matrix
+
+
+@pytest.mark.parametrize("state", ON_TEST)
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb is not Verb.CONSOLE])
+def test_on_the_test_hypervisor_too_and_what_it_cannot_do_is_refused(on_test: Matrix, verb: Verb, state: str) -> None:
+    if verb not in allowed_in(state):
+        check_refused(on_test, state, verb)
+    elif verb in CANNOT and state != "HELD":
+        check_incapable(on_test, state, verb)
+    elif verb not in CANNOT:
+        check_done(on_test, state, verb)
+
+
+def check_incapable(matrix: Matrix, state: str, verb: Verb) -> None:
+    """By the capability that the host lacks."""
+    failure = matrix.cells[state, verb].failure
+    assert failure is not None, f"{verb} in {state} is taken on by a host that cannot do it"
+    assert (failure.code, failure.reason) == (grpc.StatusCode.UNIMPLEMENTED, "CAPABILITY"), failure.message
+    assert failure.metadata["capability"] == VERBS[verb].capability

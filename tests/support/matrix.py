@@ -1,13 +1,13 @@
 """The verb × state matrix, asked for cell by cell: VMs are brought to a state, every verb is tried, ends are awaited.
 
-In a state that forbids a verb one VM serves for all of them, since nothing may happen to it; each allowed verb has a VM.
+In each state one VM serves for all verbs that are refused, since nothing may happen to it; an allowed verb has its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grpc
 
@@ -24,9 +24,9 @@ SETTLE_SECONDS = 60.0
 ABOUT_SNAPSHOTS = frozenset({Verb.CREATE_SNAPSHOT, Verb.REVERT_SNAPSHOT, Verb.DELETE_SNAPSHOT})
 
 
-def state_of(name: str) -> int:
+def state_of(name: str) -> vm_pb2.VmState:
     """VM_STATE_RUNNING for `RUNNING`."""
-    return vm_pb2.VmState.Value(f"VM_STATE_{name}")
+    return getattr(vm_pb2, f"VM_STATE_{name}")  # type: ignore[no-any-return]
 
 
 RESTS: Mapping[str, str] = {
@@ -38,7 +38,7 @@ RESTS: Mapping[str, str] = {
 """Where a VM in that state comes to by itself, once nothing holds it there."""
 
 
-def reached(verb: Verb, state: str) -> int:
+def reached(verb: Verb, state: str) -> vm_pb2.VmState:
     """The state in which a VM is after the verb."""
     row = VERBS[verb]
     return row.reached if row.desired else state_of(RESTS[state])
@@ -71,7 +71,7 @@ class Matrix:
     """Verbs that hosts cannot do: refused wherever a VM has a host, so that they need no VM of their own."""
     vms: dict[str, dict[Verb | None, int]] = field(default_factory=dict)
     cells: dict[tuple[str, Verb], Cell] = field(default_factory=dict)
-    _open: list[tuple[str, Verb, vm_pb2.Vm, grpc.Future | None]] = field(default_factory=list)
+    _open: list[tuple[str, Verb, vm_pb2.Vm, Any]] = field(default_factory=list)
 
     def create(self, state: str, template: VmTemplate, *, is_held: bool = False, host_id: int = 0) -> None:
         """The VMs for a state: one for each verb that it allows, and one (None) for all others."""
@@ -116,9 +116,9 @@ class Matrix:
             for verb in VERBS:
                 if verb not in vms:
                     self._ask(state, verb, vms[None])
-            for verb, vm_id in vms.items():
-                if verb is not None:
-                    self._ask(state, verb, vm_id)
+            for own, vm_id in vms.items():
+                if own is not None:
+                    self._ask(state, own, vm_id)
 
     def _ask(self, state: str, verb: Verb, vm_id: int) -> None:
         before = self.calls.get(vm_id)
@@ -139,9 +139,9 @@ class Matrix:
         for state, verb, before, ended, wait in waits:
             after = _result(wait, is_end=reached(verb, state) == vm_pb2.VM_STATE_DONE)
             problem = next((each for each in (ended, after) if isinstance(each, str)), "")
-            operation = ended if isinstance(ended, pb.VmOperation) else None
+            done = ended if isinstance(ended, pb.VmOperation) else None
             found = after if isinstance(after, vm_pb2.Vm) else None
-            self.cells[state, verb] = Cell(None, before, found, operation, problem)
+            self.cells[state, verb] = Cell(None, before, found, done, problem)
         self._open.clear()
 
     def command(self, *words: str) -> None:
@@ -157,7 +157,7 @@ class Matrix:
         return sum("command obeyed" in each and line in each for each in log)
 
 
-def _result(wait: grpc.Future | None, *, is_end: bool = False) -> object:
+def _result(wait: Any, *, is_end: bool = False) -> object:
     """What was waited for, or what went wrong; a VM that is gone before the wait began has reached its end."""
     try:
         return wait.result() if wait is not None else None

@@ -91,21 +91,19 @@ class VerbCalls:
         """The VM as it is."""
         return self.call("GetVm", pb.GetVmRequest(id=vm_id))  # type: ignore[no-any-return]
 
-    def reaches(self, vm_id: int, state: int) -> grpc.Future:
+    def reaches(self, vm_id: int, state: vm_pb2.VmState) -> Any:
         """Waits for a state."""
         request = pb.WaitVmRequest(id=vm_id, state=state, timeout=Duration(seconds=WAIT_SECONDS))
         return self.stub.WaitVm.future(request, metadata=self._metadata, timeout=WAIT_SECONDS + CALL_SECONDS)
 
-    def ends(self, vm: vm_pb2.Vm) -> grpc.Future | None:
+    def ends(self, vm: vm_pb2.Vm) -> Any:
         """Waits for the operation that the VM has in flight; None where it has none."""
         operation_id = vm.intent.operation.id or vm.intent.background.id
         if not operation_id:
             return None
         timeout = Duration(seconds=WAIT_SECONDS)
         request = pb.WaitVmOperationRequest(id=vm.id, operation_id=operation_id, timeout=timeout)
-        return self.stub.WaitVmOperation.future(
-            request, metadata=self._metadata, timeout=WAIT_SECONDS + CALL_SECONDS
-        )
+        return self.stub.WaitVmOperation.future(request, metadata=self._metadata, timeout=WAIT_SECONDS + CALL_SECONDS)
 
 
 def snapshots(vm: vm_pb2.Vm) -> list[tuple[str, bool]]:
