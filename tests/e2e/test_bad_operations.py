@@ -27,7 +27,7 @@ def web(own_stack: Stack) -> Iterator[Stack]:
     before = own_stack.read("vm", "show", "web")
     yield own_stack
     after = own_stack.read("vm", "show", "web")
-    assert (after["spec"], after["view"]["state"]) == (before["spec"], "RUNNING")
+    assert (after["spec"]["template"], after["view"]["state"]) == (before["spec"]["template"], "RUNNING")
     assert "operation" not in after["intent"]
 
 
@@ -124,12 +124,12 @@ def test_times_of_scheduled_verbs_are_checked(web: Stack) -> None:
 
 def test_a_scheduled_verb_is_shown_carried_out_and_taken_back(own_stack: Stack) -> None:
     own_stack.moln("vm", "create", "night", "--no-net", "--memory", "64M", "--wait")
-    own_stack.moln("vm", "poweroff", "night", "--at", "+2s", "--hard")
-    own_stack.moln("vm", "release", "night", "--at", "+1s", "--every", "60s")
-    own_stack.moln("vm", "resume", "night", "--at", "+2h")
+    own_stack.moln("vm", "undeploy", "night", "--hard", "--at", "+2h", "--every", "24h")
     shown = own_stack.moln("vm", "scheduled", "night")
-    assert "poweroff --hard" in shown
-    assert "every 60 s" in shown
+    assert "undeploy --hard" in shown
+    assert "every 86400 s" in shown
+    own_stack.moln("vm", "release", "night", "--at", "+1s", "--every", "60s")
+    own_stack.moln("vm", "poweroff", "night", "--at", "+1s", "--hard")
     own_stack.moln("vm", "wait", "night", "--for", "powered-off")
 
     def is_noted() -> bool:
@@ -137,9 +137,9 @@ def test_a_scheduled_verb_is_shown_carried_out_and_taken_back(own_stack: Stack) 
         return "STATE_FORBIDS" in now and "poweroff" not in now
 
     eventually_sync(is_noted, what="what could not be done is noted, and what was done is gone")
-    number = next(row.split()[0] for row in own_stack.moln("vm", "scheduled", "night").splitlines() if "resume" in row)
+    number = next(row.split()[0] for row in own_stack.moln("vm", "scheduled", "night").splitlines() if "undep" in row)
     own_stack.moln("vm", "unschedule", "night", number)
-    assert "resume" not in own_stack.moln("vm", "scheduled", "night")
+    assert "undeploy" not in own_stack.moln("vm", "scheduled", "night")
 
 
 def test_an_operation_in_flight_is_seen_refuses_another_and_is_given_up(own_stack: Stack) -> None:
