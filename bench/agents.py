@@ -172,18 +172,10 @@ async def a_node(bench: Bench) -> AsyncIterator[None]:
     """An agent process on the test hypervisor, joined as host `bench`; gone afterwards."""
     async with bench.channel() as channel:
         hosts = HostStub(channel)
-        spec = host_pb2.HostSpec(name="bench")
-        made = await hosts.CreateHost(host_service_pb2.CreateHostRequest(spec=spec), metadata=bench.metadata)
-        words = [
-            "-m",
-            "services.hostagent",
-            "--driver",
-            "libvirt",
-            "--uri",
-            URI,
-            "--state",
-            str(bench.folder / "bench"),
-        ]
+        request = host_service_pb2.CreateHostRequest(name="bench")
+        made = await hosts.CreateHost(request, metadata=bench.metadata)
+        words = ["-m", "services.hostagent", "--driver", "libvirt", "--uri", URI]
+        words += ["--state", str(bench.folder / "bench")]
         environment = {**os.environ, "MOLN_HOSTAGENT_METRICS_ADDRESS": ""}
         agent = await asyncio.create_subprocess_exec(
             sys.executable, *words, "--join", made.join_token, "--api", made.node_address, env=environment,
