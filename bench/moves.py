@@ -12,10 +12,11 @@ from google.protobuf.duration_pb2 import Duration
 from bench import peers
 from bench.records import Record
 from bench.stack import Bench, HostStub, VmStub, stack
-from bench.vms import bare_template
-from moln.compute.v1 import host_service_pb2, vm_pb2, vm_service_pb2
+from moln.compute.v1 import host_service_pb2, template_pb2, vm_pb2, vm_service_pb2
 
 HOSTS = 10
+TEMPLATE = template_pb2.VmTemplate(cpu_percent=1, memory_mib=16, no_default_network=True)
+"""Small, so that all of a host's fit on few others."""
 AT_ONCE = 50
 """Migrations in flight."""
 DRAINED = 50
@@ -61,7 +62,7 @@ async def drain_50(_scale: int) -> list[Record]:
 
 async def _running(vms: VmStub, bench: Bench, count: int, host_id: int = 0) -> list[int]:
     """That many VMs that run."""
-    one = vm_service_pb2.CreateVmRequest(template=bare_template(), host_id=host_id)
+    one = vm_service_pb2.CreateVmRequest(template=TEMPLATE, host_id=host_id)
     request = vm_service_pb2.BatchCreateVmsRequest(requests=[one] * count)
     answer = await vms.BatchCreateVms(request, metadata=bench.metadata)
     ids = [result.vm.id for result in answer.results]
