@@ -45,7 +45,8 @@ class SimDriver:
     """All simulated hosts of a process. `look` and everything else is answered at once, from memory."""
 
     name = "sim"
-    capabilities = CAPABILITIES
+    capabilities = CAPABILITIES - {"save_disk"}
+    """A simulated disk has nothing in it that could be an image."""
     inside = None
     foreign = None
 
