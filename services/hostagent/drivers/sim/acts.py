@@ -155,7 +155,8 @@ class Acts:
             guest.operations.add(operation.id)
             kind = vm_pb2.OperationKind.Name(operation.kind).removeprefix("OPERATION_KIND_").lower()
             self._journal.operates(guest, kind, operation.id, now)
-        return Outcome(True, facts=facts, cleared=("snapshots",) if _has_snapshots(work) else ())
+        results = {"image_id": "0"} if operation.kind == vm_pb2.OPERATION_KIND_SAVE_DISK else {}
+        return Outcome(True, results=results, facts=facts, cleared=("snapshots",) if _has_snapshots(work) else ())
 
 
 def _gone() -> Outcome:

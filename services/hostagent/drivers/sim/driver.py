@@ -45,8 +45,7 @@ class SimDriver:
     """All simulated hosts of a process. `look` and everything else is answered at once, from memory."""
 
     name = "sim"
-    capabilities = CAPABILITIES - {"save_disk"}
-    """A simulated disk has nothing in it that could be an image."""
+    capabilities = CAPABILITIES
     inside = None
     foreign = None
 
