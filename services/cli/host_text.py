@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -21,7 +21,7 @@ def join_lines(token: str, address: str, expires: Timestamp) -> list[str]:
     return [f"  {shlex.join(run)}", f"The token works once, until {clock(expires)}."]
 
 
-def host_lines(host: Host) -> list[str]:
+def host_lines(host: Host, stays: Sequence[str] = ()) -> list[str]:
     """All that is worth knowing of a host."""
     found = host.inventory
     nodes = [f"{node.node_id}: {mib(node.memory_mib)}, CPUs {_cpus(list(node.cpus))}" for node in found.numa_nodes]
@@ -31,6 +31,7 @@ def host_lines(host: Host) -> list[str]:
     attributes = [f"{key} = {value}" for key, value in sorted(found.attributes.items())]
     return [
         *fields(_head(host)),
+        *section("Nowhere to move to", stays),
         *section("Warnings", list(found.warnings)),
         *section("NUMA nodes", nodes),
         *section("PCI devices", devices),

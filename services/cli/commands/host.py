@@ -22,6 +22,7 @@ from moln.compute.v1.host_service_pb2 import (
 )
 from services.cli.command_line import Group
 from services.cli.commands import host_guests, host_modes
+from services.cli.drains import stuck
 from services.cli.exits import usage
 from services.cli.host_text import host_lines, join_lines
 from services.cli.options import (
@@ -125,7 +126,7 @@ def list_hosts(session: Session, condition: str, output: str, watch: bool) -> No
 def show_host(session: Session, host: str, output: str) -> None:
     """Shows one host: what it has, what is given out, what is less than it could be."""
     found = HOSTS.find(session.client, host)
-    print_object(HOSTS, found, output, host_lines(found))
+    print_object(HOSTS, found, output, host_lines(found, stuck(session.client, found)))
 
 
 @command.command(

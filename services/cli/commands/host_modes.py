@@ -18,6 +18,7 @@ from moln.compute.v1.host_service_pb2 import (
     SetHostOfflineRequest,
 )
 from services.cli.command_line import Command, Group
+from services.cli.drains import stuck
 from services.cli.exits import CliError, Exit, usage
 from services.cli.options import SECONDS, Name
 from services.cli.resources.hosts import HOSTS, state_of
@@ -44,7 +45,9 @@ def _wait_until_empty(session: Session, hosts: Sequence[Host], seconds: float) -
     while any(left.values()):
         if time.monotonic() > deadline:
             names = ", ".join(f"{HOSTS.title(host)} has {left[host.id]}" for host in hosts if left[host.id])
-            raise CliError(f"VMs are left: {names}; it goes on, see: moln host list", Exit.NOT_REACHED)
+            why = [f"  {line}" for host in hosts if left[host.id] for line in stuck(session.client, host)]
+            words = f"VMs are left: {names}; it goes on, see: moln host list"
+            raise CliError("\n".join([words, *why]), Exit.NOT_REACHED)
         time.sleep(min(LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
         for host in hosts:
             now = HOSTS.find(session.client, str(host.id))

@@ -115,7 +115,7 @@ class Moves:
             return False
         found = self._target(parts, wanted)
         if isinstance(found, Why):
-            await self._refuse(record, wanted, found)
+            await self._refuse(record, parts, wanted, found)
             return False
         self._ledger.reserve(record, found.host_id)
         await self._send("move begin", record, partial(self._transactions.begin_move, wanted=wanted, how=found.mode))
@@ -131,12 +131,15 @@ class Moves:
             return Why(err.reason, err.message.partition("\n")[0])
         return choose(self._ledger.columns, needed, source, wanted.modes)
 
-    async def _refuse(self, record: VmRecord, wanted: Wish, why: Why) -> None:
-        if wanted.operation_id:
-            await self._send("refuse", record, partial(self._transactions.refuse, refused=wanted.operation_id, why=why))
-            return
-        self._log.info("nowhere to move to", vm_id=record.vm_id, reason=why.reason, message=why.message)
-        self._wait(record)
+    async def _refuse(self, record: VmRecord, parts: Parts, wanted: Wish, why: Why) -> None:
+        """Writes down why; a VM of a drained host is tried again."""
+        if not wanted.operation_id:
+            self._wait(record)
+            said = parts.placement.refusal
+            if (said.id, said.reason, said.message) == ("", why.reason, why.message):
+                return
+            self._log.info("nowhere to move to", vm_id=record.vm_id, reason=why.reason, message=why.message)
+        await self._send("refuse", record, partial(self._transactions.refuse, refused=wanted.operation_id, why=why))
 
     async def _send(self, what: str, record: VmRecord, build: Build) -> None:
         self._ledger.hold_still(record)

@@ -100,7 +100,7 @@ class Transactions:
         return self._put(txn, record, placement, "GRANT")
 
     def refuse(self, record: VmRecord, refused: str, why: Why) -> Txn | None:
-        """Says that an operation is not done, and why."""
+        """Says that an operation is not done, or (without one) that a drained host's VM has nowhere to go; and why."""
         placement = self._placement(record)
         if placement is None:
             return None
@@ -160,6 +160,7 @@ class Transactions:
             generation=wanted.generation,
         )
         placement.move.CopyFrom(move)
+        placement.ClearField("refusal")
         txn = self._of(record)
         self._compare_host(txn, record.move_for, with_spec=True)
         return self._put(txn, record, placement, "MOVE")
