@@ -279,9 +279,9 @@ SCHEDULABLE = (
 
 _NOT_OF_IMPORTED = frozenset(
     {
-        Verb.DEPLOY, Verb.SUSPEND, Verb.STOP, Verb.UNDEPLOY, Verb.MIGRATE, Verb.RESCHED, Verb.ATTACH_DISK, Verb.DETACH_DISK,
-        Verb.ATTACH_NIC, Verb.DETACH_NIC, Verb.RESIZE, Verb.RESIZE_DISK, Verb.CREATE_SNAPSHOT, Verb.REVERT_SNAPSHOT,
-        Verb.DELETE_SNAPSHOT, Verb.SAVE_DISK, Verb.CONTEXT,
+        Verb.DEPLOY, Verb.SUSPEND, Verb.STOP, Verb.UNDEPLOY, Verb.MIGRATE, Verb.RESCHED, Verb.ATTACH_DISK,
+        Verb.DETACH_DISK, Verb.ATTACH_NIC, Verb.DETACH_NIC, Verb.RESIZE, Verb.RESIZE_DISK, Verb.CREATE_SNAPSHOT,
+        Verb.REVERT_SNAPSHOT, Verb.DELETE_SNAPSHOT, Verb.SAVE_DISK, Verb.CONTEXT,
     }
 )  # fmt: skip
 """Verbs for which moln would have to know the guest's disks, or to define it anew."""

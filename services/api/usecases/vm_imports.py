@@ -1,4 +1,4 @@
-"""Guests that moln did not create become VMs: asked of their node, checked, and written as VMs that nobody else can make."""
+"""Guests that moln did not create become VMs: asked of their node, checked, and written, each once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ class VmImports:
         self._guests = guests
 
     async def import_guest(self, request: vm_service_pb2.ImportVmRequest, caller: Caller) -> bytes:
-        """The VM, serialised. Idempotent. Raises GUEST_NOT_FOUND, GUEST_TAKEN, STATE_FORBIDS, QUOTA_EXCEEDED, HOST_SILENT."""
+        """The VM, serialised. Idempotent.
+
+        Raises GUEST_NOT_FOUND, GUEST_TAKEN, STATE_FORBIDS, QUOTA_EXCEEDED, HOST_SILENT, CAPABILITY.
+        """
         check_host(self._cloud, request.host_id)
         if not request.guest:
             raise invalid("guest", "is required: its UUID or name; see: moln host guests", reason=Reason.FIELD_REQUIRED)

@@ -26,7 +26,9 @@ class Target(NamedTuple):
     mode: vm_pb2.MoveMode
 
 
-IMPORTED = Why(Reason.CAPABILITY, "it was imported: its disks and definition are on its host, and moln does not know them")
+IMPORTED = Why(
+    Reason.CAPABILITY, "it was imported: its disks and definition are on its host, and moln does not know them"
+)
 """Why a guest that moln did not create stays where it is, also when its host is drained."""
 
 

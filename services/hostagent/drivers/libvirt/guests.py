@@ -59,9 +59,9 @@ class Guests:
             raise HypervisorError(Reason.START_FAILED, err.message) from err
 
     async def adopt(self, mark: Mark) -> None:
-        """Marks a guest that others have defined as this VM's, and starts it where it is off. Idempotent; defines nothing.
+        """Marks a guest that others have defined as this VM's, and starts it where it is off. Idempotent.
 
-        Raises HypervisorError START_FAILED where there is none, or where it is somebody's already.
+        Raises HypervisorError START_FAILED where there is none, or where it is somebody's already. Defines nothing.
         """
         try:
             await self._connection.call(lambda raw: _adopt(raw, mark), what="adopting the guest", seconds=START_SECONDS)
@@ -71,7 +71,7 @@ class Guests:
             self._marks.pop(mark.uid, None)
 
     async def disown(self, uid: str) -> None:
-        """Takes moln's mark off a guest that was imported, and leaves all else. Of moln's own, or not there: nothing."""
+        """Takes moln's mark off a guest that was imported, and no more. Of moln's own, or not there: nothing."""
         await self._on(uid, _disown, "taking the mark off the guest")
         self._marks.pop(uid, None)
 

@@ -165,7 +165,7 @@ class GuestWork:
         return DONE
 
     async def _end(self, work: Work) -> Outcome:
-        """The guest is off afterwards and no longer defined, unless it was imported; its disks stay, but for an ERASE."""
+        """The guest is off afterwards, and its definition gone unless it was imported; disks stay, but for an ERASE."""
         folder = self._folders.vm(work.uid)
         record = folder.record_of(work.host_id)
         work.progress(work, STOP, 0)
