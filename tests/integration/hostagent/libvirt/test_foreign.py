@@ -50,7 +50,8 @@ async def runnable(hypervisor: LibvirtConnection) -> LibvirtConnection:
 
 
 def _definition(raw: Raw) -> str:
-    return str(raw.lookupByUUIDString(GUEST).XMLDesc(LiveFlags.INACTIVE))
+    """libvirt leaves an empty element where the mark was."""
+    return str(raw.lookupByUUIDString(GUEST).XMLDesc(LiveFlags.INACTIVE)).replace("  <metadata/>\n", "")
 
 
 def _domain_id(raw: Raw) -> int:
