@@ -25,9 +25,13 @@ from services.common.store import Change, Entry, Leadership, Store, Txn, key
 OUTAGE_S = 6.0
 """Without an own tick for so long, the store is out: ticks come every two seconds."""
 RETRY_LOOK_S = 5.0
+LOOKS_SHARE = 0.1
+"""Looks at all hosts take at most this part of the time: with thousands of hosts, one of them always changes."""
+LONGEST_PAUSE_S = 1.0
 ACTOR = "<api>"
 _RESTART = frozenset({template_pb2.ON_HOST_LOSS_RESTART, template_pb2.ON_HOST_LOSS_RESTART_WITH_NEW_DISKS})
 _L = host_pb2.LivenessState
+_SILENT, _UNSPECIFIED = _L.LIVENESS_STATE_SILENT, _L.LIVENESS_STATE_UNSPECIFIED
 _WORDS = {
     _L.LIVENESS_STATE_CONNECTED: "CONNECTED", _L.LIVENESS_STATE_SILENT: "SILENT", _L.LIVENESS_STATE_FENCED: "FENCED",
 }  # fmt: skip
@@ -43,6 +47,7 @@ class HostController:
         self._times = times or Times()
         self._watch: Watch | None = None
         self._has_silent = False
+        self._look_s = 0.0
         self._ticked = 0.0
         self._wake = asyncio.Event()
         cloud.hosts.on_change(self._changed)
@@ -78,6 +83,7 @@ class HostController:
             while True:
                 self._wake.clear()
                 again_in = await self._step(watch, leadership)
+                await asyncio.sleep(min(self._look_s / LOOKS_SHARE, LONGEST_PAUSE_S))
                 try:
                     async with asyncio.timeout(again_in):
                         await self._wake.wait()
@@ -93,7 +99,8 @@ class HostController:
             return OUTAGE_S
         hosts = {host.id: host for host in self._cloud.hosts.all()}
         review = watch.review([self._sight(host) for host in hosts.values()], now)
-        self._has_silent = any(_state(host) == _L.LIVENESS_STATE_SILENT for host in hosts.values())
+        self._has_silent = any(_state(host) == _SILENT for host in hosts.values())
+        self._look_s = time.monotonic() - now
         txns = [self._liveness(hosts[verdict.host_id], verdict, leadership) for verdict in review.changes]
         txns += [self._fence(hosts[host_id], leadership) for host_id in review.fences]
         if not txns:
@@ -113,7 +120,7 @@ class HostController:
         liveness = host.liveness_value()
         connection = host.connection.value if host.connection is not None else None
         assert host.spec is not None  # noqa: S101  for the type checker: `all` gives existing hosts
-        is_silent = _state(host) == _L.LIVENESS_STATE_SILENT
+        is_silent = _state(host) == _SILENT
         return Sight(
             host_id=host.id,
             state=_state(host),
@@ -179,7 +186,7 @@ class HostController:
 
 def _state(host: HostRecord) -> host_pb2.LivenessState:
     liveness = host.liveness_value()
-    return liveness.state if liveness is not None else _L.LIVENESS_STATE_UNSPECIFIED
+    return liveness.state if liveness is not None else _UNSPECIFIED
 
 
 def _revision(entry: Entry | None) -> int:

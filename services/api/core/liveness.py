@@ -22,6 +22,10 @@ CONFIRMED = "confirmed"
 FEW_HOSTS = 2
 MANY_SHARE = 0.10
 _UNMONITORED = frozenset({M.HOST_MODE_OFFLINE, M.HOST_MODE_DELETED})
+# Looked up once: every host is judged by them at every look.
+_UNSPECIFIED, _CONNECTED = L.LIVENESS_STATE_UNSPECIFIED, L.LIVENESS_STATE_CONNECTED
+_SILENT, _FENCED = L.LIVENESS_STATE_SILENT, L.LIVENESS_STATE_FENCED
+_MAINTENANCE = M.HOST_MODE_MAINTENANCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ class Sight:
     """A host as the store has it now. `connection` is the boot id that an open stream told, None without a stream."""
 
     host_id: int
-    state: host_pb2.LivenessState = L.LIVENESS_STATE_UNSPECIFIED
+    state: host_pb2.LivenessState = _UNSPECIFIED
     boot_id: str = ""
     connection: str | None = None
     is_synced: bool = False
@@ -76,7 +80,7 @@ class Review:
 
 def is_monitored(mode: host_pb2.HostMode, vms: int) -> bool:
     """Whether the host's silence is a problem."""
-    return mode not in _UNMONITORED and not (mode == M.HOST_MODE_MAINTENANCE and vms == 0)
+    return mode not in _UNMONITORED and not (mode == _MAINTENANCE and vms == 0)
 
 
 def suspends_self_fence(silent: int, monitored: int) -> bool:
@@ -113,7 +117,7 @@ class Watch:
             change, due = self._judge(sight, now, is_suspended=review.is_suspended)
             if change is not None:
                 review.changes.append(change)
-            elif sight.state == L.LIVENESS_STATE_SILENT and sight.wants_fence and sight.mode not in _UNMONITORED:
+            elif sight.state == _SILENT and sight.wants_fence and sight.mode not in _UNMONITORED:
                 review.fences.append(sight.host_id)
             if due is not None and (review.again_in is None or due - now < review.again_in):
                 review.again_in = max(0.0, due - now)
@@ -123,26 +127,26 @@ class Watch:
         """What becomes of a host, and when to look at it again."""
         if sight.connection is not None and sight.is_synced:
             return self._present(sight), None
-        if sight.state in (L.LIVENESS_STATE_UNSPECIFIED, L.LIVENESS_STATE_FENCED):
+        if sight.state in (_UNSPECIFIED, _FENCED):
             self._forget(sight.host_id)
             return None, None
         proof, due = self._proof(sight, now, is_suspended=is_suspended)
         if proof:
-            return Change(sight.host_id, L.LIVENESS_STATE_FENCED, sight.connection or sight.boot_id, proof), None
-        if sight.state == L.LIVENESS_STATE_CONNECTED:
+            return Change(sight.host_id, _FENCED, sight.connection or sight.boot_id, proof), None
+        if sight.state == _CONNECTED:
             away = self._away.setdefault(sight.host_id, now)
             silent = max(away + self._times.grace, self._began + self._times.start_grace)
             if now >= silent:
-                return Change(sight.host_id, L.LIVENESS_STATE_SILENT, sight.boot_id), None
+                return Change(sight.host_id, _SILENT, sight.boot_id), None
             due = silent if due is None else min(due, silent)
         return None, due
 
     def _present(self, sight: Sight) -> Change | None:
         self._forget(sight.host_id)
         assert sight.connection is not None  # noqa: S101  for the type checker: `_judge` has looked
-        if sight.state == L.LIVENESS_STATE_CONNECTED and sight.boot_id == sight.connection:
+        if sight.state == _CONNECTED and sight.boot_id == sight.connection:
             return None
-        return Change(sight.host_id, L.LIVENESS_STATE_CONNECTED, sight.connection)
+        return Change(sight.host_id, _CONNECTED, sight.connection)
 
     def _proof(self, sight: Sight, now: float, *, is_suspended: bool) -> tuple[str, float | None]:
         """What proves that nothing runs there, or when there may be proof."""
@@ -155,7 +159,7 @@ class Watch:
             return (NEW_BOOT_ID, due) if now >= due else ("", due)
         self._booted.pop(sight.host_id, None)
         unheard = self._unheard.setdefault(sight.host_id, now)
-        is_silent = sight.state == L.LIVENESS_STATE_SILENT
+        is_silent = sight.state == _SILENT
         if not is_silent or not sight.self_fence_s or is_suspended or sight.mode in _UNMONITORED:
             return "", None
         due = unheard + sight.self_fence_s + self._times.margin
@@ -169,6 +173,6 @@ class Watch:
 def _are_too_many(sights: Iterable[Sight]) -> bool:
     monitored = [
         sight.state for sight in sights
-        if is_monitored(sight.mode, sight.vms) and sight.state != L.LIVENESS_STATE_UNSPECIFIED
+        if is_monitored(sight.mode, sight.vms) and sight.state != _UNSPECIFIED
     ]  # fmt: skip
-    return suspends_self_fence(monitored.count(L.LIVENESS_STATE_SILENT), len(monitored))
+    return suspends_self_fence(monitored.count(_SILENT), len(monitored))
