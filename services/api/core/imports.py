@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from moln.compute.v1 import host_pb2, template_pb2, vm_pb2
 from services.common.domain.errors import MolnError
 from services.common.domain.ids import check_name
-from services.common.domain.keys import SCHEMA_VERSION
 from services.common.domain.reasons import Reason
 
 _UNNAMEABLE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -38,11 +37,10 @@ def check_importable(guest: host_pb2.ForeignGuest) -> None:
 
 
 def imported_spec(vm_id: int, guest: host_pb2.ForeignGuest, name: str) -> vm_pb2.VmSpec:
-    """The spec without owner and cause: its size, no disks and interfaces of moln's, and no other host after a loss."""
+    """The spec without owner, cause and version: the guest's size, nothing of moln's, no other host after a loss."""
     return vm_pb2.VmSpec(
         uid=guest.uuid,
         name=name or _name_of(guest.name) or f"imported-{vm_id}",
-        schema_version=SCHEMA_VERSION,
         imported_as=guest.name,
         template=template_pb2.VmTemplate(
             vcpus=guest.vcpus,

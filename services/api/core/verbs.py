@@ -277,7 +277,7 @@ SCHEDULABLE = (
 """Verbs that can be asked for at a time."""
 
 
-_NOT_OF_IMPORTED = frozenset(
+NOT_OF_IMPORTED = frozenset(
     {
         Verb.DEPLOY, Verb.SUSPEND, Verb.STOP, Verb.UNDEPLOY, Verb.MIGRATE, Verb.RESCHED, Verb.ATTACH_DISK,
         Verb.DETACH_DISK, Verb.ATTACH_NIC, Verb.DETACH_NIC, Verb.RESIZE, Verb.RESIZE_DISK, Verb.CREATE_SNAPSHOT,
@@ -295,7 +295,7 @@ def check_verb(
     `capabilities` are those of the VM's host; None where it has none, or none that is known.
     """
     row = VERBS[verb]
-    if is_imported and verb in _NOT_OF_IMPORTED:
+    if is_imported and verb in NOT_OF_IMPORTED:
         raise MolnError(
             Reason.CAPABILITY,
             f"{verb} VM {vm_name}: it was imported: moln does not know its disks, and its definition is its maker's",

@@ -82,7 +82,7 @@ class VmImports:
         self, vm_id: int, request: vm_service_pb2.ImportVmRequest, guest: host_pb2.ForeignGuest, caller: Caller
     ) -> Txn:
         spec = imported_spec(vm_id, guest, request.name)
-        spec.owner_id, spec.owner = caller.user_id, caller.name
+        spec.owner_id, spec.owner, spec.schema_version = caller.user_id, caller.name, SCHEMA_VERSION
         spec.cause.CopyFrom(cause_of(caller, "IMPORT"))
         intent = vm_pb2.VmIntent(
             uid=guest.uuid, desired=vm_pb2.DESIRED_STATE_RUNNING, generation=1, create_time=spec.cause.time,
