@@ -10,7 +10,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import agents, peers, vms
+from bench import agents, moves, peers, vms
 from bench.records import HEADER, RESULTS, Record, line, save
 
 SCALE = 10_000
@@ -22,6 +22,9 @@ BENCHMARKS: Mapping[str, Callable[[int], Awaitable[list[Record]]]] = {
     "create_batch": vms.create_batch,
     "list": vms.list_vms,
     "agent_sweep": agents.agent_sweep,
+    "agent_start": agents.agent_start,
+    "migration_steps": moves.migration_steps,
+    "drain_50": moves.drain_50,
 }
 
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import statistics
+import sys
 import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.records import Record
-from moln.compute.v1 import vm_pb2
+from bench.stack import Bench, HostStub, VmStub, stack
+from moln.compute.v1 import host_pb2, host_service_pb2, template_pb2, vm_pb2, vm_service_pb2
 from moln.node.v1.node_service_pb2 import ImageTicket, VmOrder
 from services.hostagent.app import GC_THRESHOLDS
 from services.hostagent.drivers.libvirt.connection import LibvirtConnection
@@ -25,6 +30,9 @@ URI = "test:///default"
 SCALES = (5, 50, 500)
 REPEATS = 40
 AT_ONCE = 20
+START_SCALES = (20, 200)
+START_REPEATS = 3
+START_TEMPLATE = template_pb2.VmTemplate(cpu_percent=1, memory_mib=4, no_default_network=True)
 
 
 async def agent_sweep(_scale: int) -> list[Record]:
@@ -108,3 +116,84 @@ def _p90(times: Sequence[float]) -> float:
 async def _no_image(ticket: ImageTicket) -> AsyncIterator[bytes]:
     raise SystemExit(f"bench: image {ticket.image_id} is wanted, and no guest has one")
     yield b""
+
+
+async def agent_start(_scale: int) -> list[Record]:
+    """Guests that a real agent starts on libvirt's test hypervisor, from the request of all to the last RUNNING."""
+    return [await _agent_start(count) for count in START_SCALES]
+
+
+async def _agent_start(count: int) -> Record:
+    rates = []
+    for _ in range(START_REPEATS):
+        async with stack(0) as bench, a_node(bench), bench.channel() as channel:
+            vms = VmStub(channel)
+            request = vm_service_pb2.CreateVmRequest(template=START_TEMPLATE)
+            batch = vm_service_pb2.BatchCreateVmsRequest(requests=[request] * count)
+            began = time.perf_counter()
+            answer = await vms.BatchCreateVms(batch, metadata=bench.metadata)
+            waits = [
+                vm_service_pb2.WaitVmRequest(id=result.vm.id, state=vm_pb2.VM_STATE_RUNNING)
+                for result in answer.results
+            ]
+            await asyncio.gather(*(vms.WaitVm(wait, metadata=bench.metadata, timeout=300) for wait in waits))
+            rates.append(count / (time.perf_counter() - began))
+    rate, bare = statistics.median(rates), await _bare_starts(count)
+    note = f"{min(rates):.0f} to {max(rates):.0f}; reference: bare createXML calls of the same, one after the other"
+    return Record("agent_start", count, rate, "VMs/s", bare, rate / bare, note)
+
+
+async def _bare_starts(count: int) -> float:
+    """Domains per second of libvirt alone; they are gone afterwards."""
+    connection = LibvirtConnection(URI, workers=1, has_events=False)
+    names = [f"bare-{number}" for number in range(count)]
+    try:
+        began = time.perf_counter()
+        for name in names:
+            await connection.call(partial(_bare_start, name=name), what="a bare start")
+        rate = count / (time.perf_counter() - began)
+        for name in names:
+            await connection.call(partial(_bare_end, name=name), what="a bare end")
+    finally:
+        await connection.close()
+    return rate
+
+
+def _bare_start(raw: Any, name: str) -> None:
+    raw.createXML(f"<domain type='test'><name>{name}</name><memory>4096</memory><os><type>hvm</type></os></domain>")
+
+
+def _bare_end(raw: Any, name: str) -> None:
+    raw.lookupByName(name).destroy()
+
+
+@asynccontextmanager
+async def a_node(bench: Bench) -> AsyncIterator[None]:
+    """An agent process on the test hypervisor, joined as host `bench`; gone afterwards."""
+    async with bench.channel() as channel:
+        hosts = HostStub(channel)
+        request = host_service_pb2.CreateHostRequest(name="bench")
+        made = await hosts.CreateHost(request, metadata=bench.metadata)
+        words = ["-m", "services.hostagent", "--driver", "libvirt", "--uri", URI]
+        words += ["--state", str(bench.folder / "bench")]
+        environment = {**os.environ, "MOLN_HOSTAGENT_METRICS_ADDRESS": ""}
+        agent = await asyncio.create_subprocess_exec(
+            sys.executable, *words, "--join", made.join_token, "--api", made.node_address, env=environment,
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            await _until_up(hosts, bench, made.host.id)
+            yield
+        finally:
+            agent.terminate()
+            await agent.wait()
+
+
+async def _until_up(hosts: HostStub, bench: Bench, host_id: int) -> None:
+    deadline = time.perf_counter() + 60
+    while time.perf_counter() < deadline:
+        host = await hosts.GetHost(host_service_pb2.GetHostRequest(id=host_id), metadata=bench.metadata)
+        if host.view.state == host_pb2.HOST_STATE_UP and host.inventory.cpus:
+            return
+        await asyncio.sleep(0.05)
+    raise SystemExit("bench: the agent did not come up within 60 s")

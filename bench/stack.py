@@ -14,7 +14,7 @@ from pathlib import Path
 
 import grpc
 
-from moln.compute.v1 import vm_service_pb2_grpc
+from moln.compute.v1 import host_service_pb2_grpc, vm_service_pb2_grpc
 from moln.iam.v1 import user_service_pb2_grpc
 from moln.operations.v1 import operations_service_pb2, operations_service_pb2_grpc
 from services.common import stacks
@@ -104,6 +104,7 @@ async def running(operations: operations_service_pb2_grpc.OperationsServiceStub,
     return int(status.vms.get("RUNNING", 0))
 
 
+HostStub = host_service_pb2_grpc.HostServiceStub
 VmStub = vm_service_pb2_grpc.VmServiceStub
 UserStub = user_service_pb2_grpc.UserServiceStub
 OperationsStub = operations_service_pb2_grpc.OperationsServiceStub

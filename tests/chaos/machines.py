@@ -1,4 +1,4 @@
-"""Machines for tests: each an agent process of its own with one simulated host, a network that can be cut, and a
+"""Machines for tests: each an agent process with one host, simulated unless said, a network that can be cut, and a
 watchdog whose hardware is played here. The truth of what runs is the machine's journal, which outlives its agent."""
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ PROMISE_S = 12
 class Machine:
     """One machine. `start` boots its agent; what its guests do is seen in `journal`."""
 
-    def __init__(self, stack: Stack, folder: Path, name: str, *, has_watchdog: bool = False) -> None:
-        self._stack, self.name = stack, name
+    def __init__(
+        self, stack: Stack, folder: Path, name: str, *, has_watchdog: bool = False,
+        driver: tuple[str, ...] = ("--driver", "sim"),
+    ) -> None:  # fmt: skip
+        self._stack, self.name, self._driver = stack, name, driver
         self._folder = folder / name
         self._folder.mkdir(mode=0o700)
         created = stack.read("host", "create", name)
@@ -52,16 +55,8 @@ class Machine:
             self._fifo.unlink(missing_ok=True)
             os.mkfifo(self._fifo)
             self._hardware = Hardware(self._fifo, self._reset)
-        command: list[str | Path] = [
-            sys.executable,
-            "-m",
-            "services.hostagent",
-            "--state",
-            self._folder,
-            "--driver",
-            "sim",
-        ]
-        command += ["--join", self._token, "--api", self.proxy.address]
+        command: list[str | Path] = [sys.executable, "-m", "services.hostagent", "--state", self._folder]
+        command += [*self._driver, "--join", self._token, "--api", self.proxy.address]
         self._child = self._stack.processes.start(
             command, env=self._settings(ready), cwd=ROOT, name=f"{self.name}-agent"
         )  # fmt: skip

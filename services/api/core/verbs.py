@@ -55,7 +55,8 @@ class Executor(StrEnum):
 class VerbRow(NamedTuple):
     """One verb. `desired` 0: it changes no desired state; `operation` 0: it is none.
 
-    `capability`: what the VM's host must be able to do, as its inventory says; empty: every host can.
+    `capability`: what the VM's host must be able to do, as its inventory says; empty: every host can. Of several, with
+    ` or ` between them, one is enough.
     """
 
     rpc: str
@@ -85,6 +86,7 @@ _LIVE = _states("STARTING RUNNING POWERING_OFF")
 _CHANGEABLE = _states("PENDING HELD RUNNING POWERED_OFF STOPPED UNDEPLOYED")
 _CALM = _states("RUNNING POWERED_OFF")
 _MOVABLE = _states("RUNNING POWERED_OFF SUSPENDED")
+_MOVES = "migrate_live or migrate_save or migrate_cold"
 
 VERBS: Mapping[Verb, VerbRow] = {
     Verb.HOLD: VerbRow(
@@ -153,6 +155,7 @@ VERBS: Mapping[Verb, VerbRow] = {
         vm_pb2.VM_STATE_RUNNING,
         Executor.SCHEDULER,
         operation=vm_pb2.OPERATION_KIND_MIGRATE,
+        capability=_MOVES,
     ),
     Verb.RESCHED: VerbRow(
         "ReschedVm",
@@ -160,6 +163,7 @@ VERBS: Mapping[Verb, VerbRow] = {
         vm_pb2.VM_STATE_RUNNING,
         Executor.SCHEDULER,
         operation=vm_pb2.OPERATION_KIND_MIGRATE,
+        capability=_MOVES,
     ),
     Verb.RECOVER: VerbRow("RecoverVm", _EVERY - _states("TERMINATING"), vm_pb2.VM_STATE_RUNNING, Executor.API),
     Verb.ATTACH_DISK: VerbRow(
@@ -307,7 +311,7 @@ def check_verb(
             f"{verb} VM {vm_name}: it is {state_name(state)}; {verb} is allowed in {allowed}",
             metadata={"state": state_name(state), "allowed": allowed},
         )
-    if row.capability and capabilities is not None and row.capability not in capabilities:
+    if row.capability and capabilities is not None and not set(row.capability.split(" or ")) & set(capabilities):
         raise MolnError(
             Reason.CAPABILITY,
             f"{verb} VM {vm_name}: its host cannot do that ({row.capability} is not among its capabilities; "

@@ -94,12 +94,11 @@ def compute_view(parts: VmParts, liveness: host_pb2.HostLiveness | None) -> View
         return View(vm_pb2.VM_STATE_UNKNOWN, host_id, reason, message, liveness.since)
     if placement.HasField("move") and placement.move.phase in _MOVING:
         return _moving(placement, status, host_id)
+    if _is_stored(parts, intent, placement):
+        since = status.since if status is not None else intent.change_time
+        return View(_ON_THE_WAY[intent.desired], host_id, message="in the datastore; the node erases", since=since)
     if status is None:
         return _not_taken_up(parts, intent, placement)
-    if _is_stored(parts, intent, placement):
-        return View(
-            _ON_THE_WAY[intent.desired], host_id, message="in the datastore; the node erases", since=status.since
-        )
     return _seen(intent, status, host_id)
 
 

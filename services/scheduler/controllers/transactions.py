@@ -157,6 +157,7 @@ class Transactions:
             bandwidth_mib_per_s=wanted.bandwidth_mib_per_s,
             on_stall=wanted.on_stall,
             time=self._time,
+            generation=wanted.generation,
         )
         placement.move.CopyFrom(move)
         txn = self._of(record)

@@ -147,7 +147,8 @@ def _overdue(move: vm_pb2.Move, now_s: float) -> Next | None:
 def _unwanted(vm: Moving) -> Next | None:
     """Whether nobody wants the move any more."""
     intent, move = vm.intent, vm.placement.move
-    if intent.is_hard and intent.desired != vm_pb2.DESIRED_STATE_RUNNING:
+    is_newer = intent.generation > move.generation
+    if is_newer and intent.is_hard and intent.desired != vm_pb2.DESIRED_STATE_RUNNING:
         return Next(Step.ABORT, Reason.OPERATION_SUPERSEDED, "something else was asked for, at once")
     if not move.operation_id:
         is_over = vm.source_host is not None and vm.source_host.mode not in _AWAY
@@ -168,6 +169,8 @@ class Wish(NamedTuple):
     """Those that will do, the best one first; empty: the VM's state allows none."""
     bandwidth_mib_per_s: int = 0
     on_stall: vm_pb2.MoveStall = vm_pb2.MOVE_STALL_UNSPECIFIED
+    generation: int = 0
+    """That of the intent, which has been carried out."""
 
 
 def wish(
@@ -184,9 +187,12 @@ def wish(
             return None
         asked = operation.parameters.move
         modes = _modes(status.phase, asked.mode)
-        return Wish(operation.id, asked.host_id, modes, asked.bandwidth_mib_per_s, asked.on_stall)
+        return Wish(
+            operation.id, asked.host_id, modes, asked.bandwidth_mib_per_s, asked.on_stall, intent.generation
+        )  # fmt: skip
     if host is not None and host.mode in _AWAY and not operation.id:
-        return Wish("", 0, _modes(status.phase, vm_pb2.MOVE_MODE_UNSPECIFIED))
+        modes = _modes(status.phase, vm_pb2.MOVE_MODE_UNSPECIFIED)
+        return Wish("", 0, modes, generation=intent.generation)
     return None
 
 

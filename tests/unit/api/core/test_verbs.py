@@ -94,7 +94,8 @@ def test_what_the_host_cannot_do_is_refused_as_such(verb: Verb) -> None:
     with pytest.raises(MolnError) as caught:
         check_verb(verb, state, "web", {"power"})
     assert caught.value.reason == Reason.CAPABILITY and row.capability in caught.value.message
-    assert check_verb(verb, state, "web", {"power", row.capability}) is row
+    for enough in row.capability.split(" or "):
+        assert check_verb(verb, state, "web", {"power", enough}) is row
     assert check_verb(verb, state, "web", None) is row, "a VM without a host may be changed for any host to come"
 
 

@@ -205,3 +205,17 @@ def test_only_a_vm_whose_node_sees_it_run_is_running(made: VmParts, liveness: ho
 
 def test_what_is_gone_is_gone() -> None:
     assert GONE.state == vm_pb2.VM_STATE_DONE
+
+
+@pytest.mark.parametrize("seen", [None, status(vm_pb2.VM_PHASE_SUSPENDED, observed=1)])
+@pytest.mark.parametrize("desired", [vm_pb2.DESIRED_STATE_STOPPED, vm_pb2.DESIRED_STATE_UNDEPLOYED])
+def test_what_is_in_the_datastore_is_on_its_way_there_until_its_host_is_released(
+    desired: vm_pb2.DesiredState, seen: vm_pb2.VmStatus | None
+) -> None:
+    volumes = vm_pb2.VmVolumes(is_in_datastore=True, saved_epoch=1)
+    parts = VmParts(intent(desired), placed(), None, volumes, seen)
+    expected = {
+        vm_pb2.DESIRED_STATE_STOPPED: vm_pb2.VM_STATE_STOPPING,
+        vm_pb2.DESIRED_STATE_UNDEPLOYED: vm_pb2.VM_STATE_UNDEPLOYING,
+    }
+    assert compute_view(parts, CONNECTED).state == expected[desired]

@@ -159,3 +159,13 @@ def test_hosts_have_to_be_of_one_kind_and_able_to() -> None:
     saver = HostFacts(3, "h3", attributes={"ARCH": "x86_64"}, capabilities=frozenset({"migrate_save"}))
     assert mode_between((LIVE, SAVE), source, saver) == SAVE
     assert mode_between((LIVE,), source, saver) is None
+
+
+@pytest.mark.parametrize(("asked_before_the_move", "expected"), [(True, Step.NOTHING), (False, Step.ABORT)])
+def test_a_hard_wish_of_before_the_move_is_carried_out_and_a_newer_one_ends_the_move(
+    asked_before_the_move: bool, expected: Step
+) -> None:
+    vm = moving(PREPARE, COLD, source=status(7, vm_pb2.VM_PHASE_POWERED_OFF))
+    vm.intent.desired, vm.intent.is_hard, vm.intent.generation = OFF, True, 5
+    vm.placement.move.generation = 5 if asked_before_the_move else 4
+    assert step(vm) is expected
