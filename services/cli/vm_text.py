@@ -78,7 +78,7 @@ def _disk_lines(vm: Vm) -> Iterator[str]:
     for disk in vm.spec.template.disks:
         volume = volumes.get(disk.disk_id)
         content = f"image {disk.image} ({disk.image_id})" if disk.image_id or disk.image else "empty"
-        seen = size(volume.virtual_size_bytes) if volume and volume.virtual_size_bytes else mib(disk.size_mib)
+        seen = size(max(volume.virtual_size_bytes if volume else 0, disk.size_mib * 1024**2))
         yield "  ".join(filter(None, (str(disk.disk_id), content, seen, disk.format, disk.bus)))
 
 

@@ -121,17 +121,21 @@ def network_spec(cidr: str, *, has_nat: bool) -> NetworkSpec:
 
 
 async def write_identities(api: CloudApi, file: Path, names: Sequence[str], node_address: str) -> None:
-    """Writes the file of an agent's hosts: those that it has stay, the others are created and join with a token."""
+    """Writes the file of an agent's hosts: those that it has stay, the others are created and join with a token.
+
+    A host that was deleted from the cloud is created anew: nobody would answer its agent.
+    """
     try:
         document = _read(file)
     except PermissionError:
         # The agent runs as root and has made the file its own: it has joined, unless the host has never been heard.
         await _check_joined(api, file, names)
         return
-    known = {str(entry["name"]) for entry in document["hosts"] if "secret" in entry}
+    existing = {host.spec.name: host for host in await api.hosts()}
+    ids = {host.id for host in existing.values()}
+    entries = [entry for entry in document["hosts"] if "secret" in entry and entry["host_id"] in ids]
+    known = {str(entry["name"]) for entry in entries}
     missing = [name for name in names if name not in known]
-    entries = [entry for entry in document["hosts"] if "secret" in entry]
-    existing = {host.spec.name: host for host in await api.hosts()} if missing else {}
     for name, token in await _tokens(api, missing, existing):
         entries.append({"name": name, "join_token": token})
     document.update(hosts=entries, api=[node_address])

@@ -49,6 +49,13 @@ def test_what_ran_runs_again_after_down_and_up(own: Stack) -> None:
     assert len(own.read("host", "list")) == 2
 
 
+def test_a_simulated_host_that_was_deleted_is_there_again_after_down_and_up(own: Stack) -> None:
+    own.moln("host", "delete", "sim-1", "--yes")
+    own.down()
+    own.up()
+    assert {host["spec"]["name"] for host in own.read("host", "list")} == {"sim-1", "sim-2"}
+
+
 def test_a_second_up_of_the_same_folder_is_refused_and_harms_nothing(own: Stack) -> None:
     second = own.run("dev", "up", "--state", own.path, *SIM)
     assert second.returncode == 5

@@ -57,6 +57,14 @@ _PASSING: Mapping[int, vm_pb2.VmState] = {
     vm_pb2.VM_PHASE_UNKNOWN: vm_pb2.VM_STATE_UNKNOWN,
 }
 
+# A guest that is saved, or shut down, so that the VM can leave its host: the wish says more than the step.
+_ON_ITS_WAY_DOWN = frozenset(
+    {
+        (vm_pb2.DESIRED_STATE_STOPPED, vm_pb2.VM_PHASE_SUSPENDING),
+        (vm_pb2.DESIRED_STATE_UNDEPLOYED, vm_pb2.VM_PHASE_POWERING_OFF),
+    }
+)
+
 # What the node sees → where a VM rests, once the node has carried out the newest wish.
 _AT_REST: Mapping[int, vm_pb2.VmState] = {
     vm_pb2.VM_PHASE_RUNNING: vm_pb2.VM_STATE_RUNNING,
@@ -179,6 +187,8 @@ def _seen(intent: vm_pb2.VmIntent, status: vm_pb2.VmStatus, host_id: int) -> Vie
     phase = status.phase
     state = _PASSING.get(phase)
     if state is not None:
+        if (intent.desired, phase) in _ON_ITS_WAY_DOWN:
+            state = _ON_THE_WAY[intent.desired]
         if phase == vm_pb2.VM_PHASE_READY:
             return View(state, host_id, "", "it is on its new host, and is about to go on", status.since)
         retry = status.not_before if phase == vm_pb2.VM_PHASE_FAILED and status.HasField("not_before") else None

@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from moln.compute.v1 import vm_service_pb2 as pb
 from services.cli.command_line import Command
-from services.cli.exits import CliError, usage
+from services.cli.exits import CliError, Exit, usage
 from services.cli.options import SECONDS, Name
 from services.cli.resources.vms import VMS
 from services.cli.screen import listen_on_path, listen_on_port, serve
@@ -41,13 +41,16 @@ def vnc(session: Session, vm: str, port: int | None, path: Path | None, once: bo
     """Opens a door to the guest's screen on this machine, for any VNC viewer; Ctrl-C ends."""
     if port and path:
         raise usage("--port and --socket exclude each other")
-    number = VMS.id_of(session.client, vm)
+    found = VMS.find(session.client, vm)
+    shape = found.spec.template
+    if shape.graphics.type in ("", "none") and not shape.raw.libvirt_xml:
+        raise CliError("the VM has no screen: create it with graphics: {type: vnc}", Exit.REFUSED)
     door = listen_on_path(path) if path else listen_on_port(port or 0)
     where = str(path) if path else "127.0.0.1::{1}".format(*door.getsockname())
     click.echo(f"the screen of VM {vm} is at {where} for a VNC viewer; Ctrl-C ends", err=True)
     try:
         with door, contextlib.suppress(KeyboardInterrupt):
-            serve(session.client, number, door, once=once)
+            serve(session.client, found.id, door, once=once)
     finally:
         if path:
             path.unlink(missing_ok=True)

@@ -27,6 +27,7 @@ Raw = Any
 Abort = Callable[[], Awaitable[None]]
 
 CALL_SECONDS = 10.0
+CLOSE_SECONDS = 2.0
 WORKERS = 8
 MOST_HANGING = 8
 KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT = 5, 3
@@ -186,7 +187,8 @@ class LibvirtConnection:
         line = self._line
         for hanging in self._hanging:
             hanging.pool.shutdown(wait=False, cancel_futures=True)
-        await asyncio.get_running_loop().run_in_executor(line.pool, line.drop)
+        dropped = asyncio.get_running_loop().run_in_executor(line.pool, line.drop)
+        await asyncio.wait({dropped}, timeout=CLOSE_SECONDS)
         line.pool.shutdown(wait=False, cancel_futures=True)
 
     def abandon(self) -> None:

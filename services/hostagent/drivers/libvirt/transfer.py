@@ -119,6 +119,7 @@ class Transfer:
             return []
         plans = {plan.template.disk_id: plan for plan in disk_plans(order, folder)}
         steps: list[Step] = []
+        paths: list[Path] = []
         for volume in volumes.disks:
             plan = plans.get(volume.disk_id)
             if not volume.saved_sha256 or plan is None:
@@ -129,9 +130,10 @@ class Transfer:
             )  # fmt: skip
             steps.append(self._from_datastore(order, plan.path, wanted, percent))
             steps.append(RebaseDisk(plan, plan.path, tools.disks))
+            paths += [plan.path] if plan.format == "qcow2" else []
         if volumes.HasField("memory"):
             steps.append(self._from_datastore(order, folder.memory, volumes.memory, percent))
-        return [*steps, NoteStaged(folder, volumes.saved_epoch)]
+        return [*steps, FindSnapshots(folder, paths), NoteStaged(folder, volumes.saved_epoch)]
 
     def _from_datastore(self, order: VmOrder, target: Path, wanted: SavedFile, percent: Percent) -> FetchFile:
         async def open(offset: int) -> AsyncIterator[bytes]:

@@ -203,6 +203,26 @@ def test_only_a_vm_whose_node_sees_it_run_is_running(made: VmParts, liveness: ho
         assert seen.host_id == HOST
 
 
+STORED = [
+    (vm_pb2.DESIRED_STATE_STOPPED, vm_pb2.VM_STATE_STOPPING),
+    (vm_pb2.DESIRED_STATE_UNDEPLOYED, vm_pb2.VM_STATE_UNDEPLOYING),
+]
+
+
+@pytest.mark.parametrize(("desired", "state"), STORED)
+@pytest.mark.parametrize("seen", [None, status(vm_pb2.VM_PHASE_SAVED)])
+def test_a_vm_in_the_datastore_is_not_at_rest_before_its_host_is_released(
+    desired: vm_pb2.DesiredState, state: vm_pb2.VmState, seen: vm_pb2.VmStatus | None
+) -> None:
+    volumes = vm_pb2.VmVolumes(is_in_datastore=True, saved_epoch=1)
+    assert compute_view(VmParts(intent(desired), placed(), None, volumes, seen), CONNECTED).state == state
+
+
+def test_the_steps_of_a_stop_and_an_undeploy_do_not_show_as_other_wishes() -> None:
+    assert view(STORED[0][0], placed(), status(vm_pb2.VM_PHASE_SUSPENDING)).state == vm_pb2.VM_STATE_STOPPING
+    assert view(STORED[1][0], placed(), status(vm_pb2.VM_PHASE_POWERING_OFF)).state == vm_pb2.VM_STATE_UNDEPLOYING
+
+
 def test_what_is_gone_is_gone() -> None:
     assert GONE.state == vm_pb2.VM_STATE_DONE
 
