@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from moln.compute.v1 import host_pb2, vm_pb2
 from scripts.comments import comment_of
-from services.api.core.verbs import VERBS, Verb, VerbRow, next_intent, state_name
+from services.api.core.verbs import NOT_OF_IMPORTED, VERBS, Verb, VerbRow, next_intent, state_name
 from services.api.core.view import VmParts, compute_view
 
 Table = Callable[..., list[str]]
@@ -98,7 +98,8 @@ def states(table: Table) -> list[str]:
         "",
         "In any other state a verb is refused with FAILED_PRECONDITION/STATE_FORBIDS, which names the states below.",
         "Asking for what is desired already changes nothing. What the VM's host cannot do, by the capabilities that it",
-        "reports, is refused with UNIMPLEMENTED/CAPABILITY.",
+        "reports, is refused with UNIMPLEMENTED/CAPABILITY. So is, of a VM that was imported, what needs its disks or",
+        f"another definition: {', '.join(f'`{verb}`' for verb in VERBS if verb in NOT_OF_IMPORTED)}.",
         "",
         "An operation goes beside the desired state: there is one exclusive and one background operation of a VM at a",
         "time. No operation holds up a change of the desired state. A VM without a host is changed at once.",

@@ -63,6 +63,7 @@ from services.api.usecases.templates import Templates
 from services.api.usecases.usages import Usages
 from services.api.usecases.users import Users
 from services.api.usecases.vm_histories import VmHistories
+from services.api.usecases.vm_imports import VmImports
 from services.api.usecases.vm_operations import VmOperations
 from services.api.usecases.vm_watches import VmWatches
 from services.api.usecases.vms import Vms
@@ -232,6 +233,7 @@ def _add_vms(
         VmWatches(store, cloud, streams),
         Consoles(vms, tunnels),
         Insides(vms, tunnels),
+        VmImports(store, cloud, HostGuests(cloud, tunnels)),
     )
     add_raw(server, vm_service_pb2_grpc.add_VmServiceServicer_to_server, servicer)
 

@@ -21,6 +21,7 @@ _ROWS: Mapping[str, Mapping[str, Access]] = {
     "moln.compute.v1.VmService": {
         "CreateVm": _U,
         "BatchCreateVms": _U,
+        "ImportVm": _A,
         "GetVm": _U,
         "ListVms": _U,
         "UpdateVm": _U,

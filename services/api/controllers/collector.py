@@ -10,6 +10,7 @@ from services.api.index.cloud import CloudIndex
 from services.api.index.vms import VmRecord
 from services.common.domain.template_images import image_ids
 from services.common.obs.logs import get_logger
+from services.common.resources.records import guest_key
 from services.common.store import Conflict, Leadership, Store, Txn, key
 
 _MAX_BATCH = 2000
@@ -67,6 +68,8 @@ class Collector:
         if record.spec is not None:
             template = record.spec.value.template
             txn.delete(record.spec.key)
+            if record.spec.value.imported_as:
+                txn.delete(guest_key(record.uid))
             txn.fold(key("usage", record.owner_id), give_back(needed(template)))
             for image_id in image_ids(template):
                 txn.delete(key("imageref", image_id, record.key_id))

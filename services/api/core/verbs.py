@@ -281,12 +281,29 @@ SCHEDULABLE = (
 """Verbs that can be asked for at a time."""
 
 
-def check_verb(verb: Verb, state: int, vm_name: str, capabilities: Collection[str] | None = None) -> VerbRow:
+NOT_OF_IMPORTED = frozenset(
+    {
+        Verb.DEPLOY, Verb.SUSPEND, Verb.STOP, Verb.UNDEPLOY, Verb.MIGRATE, Verb.RESCHED, Verb.ATTACH_DISK,
+        Verb.DETACH_DISK, Verb.ATTACH_NIC, Verb.DETACH_NIC, Verb.RESIZE, Verb.RESIZE_DISK, Verb.CREATE_SNAPSHOT,
+        Verb.REVERT_SNAPSHOT, Verb.DELETE_SNAPSHOT, Verb.SAVE_DISK, Verb.CONTEXT,
+    }
+)  # fmt: skip
+"""Verbs for which moln would have to know the guest's disks, or to define it anew."""
+
+
+def check_verb(
+    verb: Verb, state: int, vm_name: str, capabilities: Collection[str] | None = None, *, is_imported: bool = False
+) -> VerbRow:
     """Returns the verb's row, or raises STATE_FORBIDS, naming the states in which the verb is allowed, or CAPABILITY.
 
     `capabilities` are those of the VM's host; None where it has none, or none that is known.
     """
     row = VERBS[verb]
+    if is_imported and verb in NOT_OF_IMPORTED:
+        raise MolnError(
+            Reason.CAPABILITY,
+            f"{verb} VM {vm_name}: it was imported: moln does not know its disks, and its definition is its maker's",
+        )
     if state not in row.allowed:
         allowed = ", ".join(sorted(state_name(each) for each in row.allowed))
         raise MolnError(

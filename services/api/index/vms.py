@@ -87,6 +87,12 @@ class VmRecord:
         return entry.value.name if entry is not None else ""
 
     @property
+    def is_imported(self) -> bool:
+        """Whether others made its guest."""
+        entry = self.spec
+        return entry is not None and bool(entry.value.imported_as)
+
+    @property
     def host_id(self) -> int:
         """Host of the placement, or 0."""
         entry = self.placement

@@ -12,6 +12,7 @@ from services.api.usecases.consoles import Consoles
 from services.api.usecases.insides import Insides
 from services.api.usecases.operation_views import OperationViews
 from services.api.usecases.schedules import Schedules
+from services.api.usecases.vm_imports import VmImports
 from services.api.usecases.vm_operations import VmOperations
 from services.api.usecases.vm_watches import VmWatches
 from services.api.usecases.vms import Vms
@@ -36,6 +37,7 @@ class VmServicer(vm_service_pb2_grpc.VmServiceServicer):
         watches: VmWatches,
         consoles: Consoles,
         insides: Insides,
+        imports: VmImports,
     ) -> None:
         self._vms = vms
         self._operations = operations
@@ -45,12 +47,16 @@ class VmServicer(vm_service_pb2_grpc.VmServiceServicer):
         self._watches = watches
         self._consoles = consoles
         self._insides = insides
+        self._imports = imports
 
     async def CreateVm(self, request: vm_service_pb2.CreateVmRequest, context: Context) -> Any:
         return await self._vms.create(request, caller_of_call())
 
     async def BatchCreateVms(self, request: vm_service_pb2.BatchCreateVmsRequest, context: Context) -> Any:
         return await self._vms.batch_create(request.requests, caller_of_call())
+
+    async def ImportVm(self, request: vm_service_pb2.ImportVmRequest, context: Context) -> Any:
+        return await self._imports.import_guest(request, caller_of_call())
 
     async def GetVm(self, request: vm_service_pb2.GetVmRequest, context: Context) -> Any:
         return self._vms.get(request.id, caller_of_call())

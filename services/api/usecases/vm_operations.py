@@ -237,7 +237,8 @@ class VmOperations:
 
         def build() -> Txn:
             record = self._vms.visible(request.id, caller)
-            row = check_verb(verb, record.view.state, record.name, capabilities_of(self._cloud, record))
+            capabilities, is_imported = capabilities_of(self._cloud, record), record.is_imported
+            row = check_verb(verb, record.view.state, record.name, capabilities, is_imported=is_imported)
             return self._build(verb, row, record, caller, prepare)
 
         record = self._vms.visible(request.id, caller)

@@ -53,6 +53,8 @@ class Reason(StrEnum):
     SERVICE_SECRET_INVALID = "SERVICE_SECRET_INVALID"  # noqa: S105  a reason, no secret
     # Objects
     VM_NOT_FOUND = "VM_NOT_FOUND"
+    GUEST_NOT_FOUND = "GUEST_NOT_FOUND"
+    GUEST_TAKEN = "GUEST_TAKEN"
     TEMPLATE_NOT_FOUND = "TEMPLATE_NOT_FOUND"
     HOST_NOT_FOUND = "HOST_NOT_FOUND"
     CLUSTER_NOT_FOUND = "CLUSTER_NOT_FOUND"
@@ -187,6 +189,8 @@ REASONS: dict[Reason, ReasonRow] = {
     Reason.DISK_NOT_FOUND: ReasonRow(_K.NOT_FOUND, "The VM has no disk of that number."),
     Reason.NIC_NOT_FOUND: ReasonRow(_K.NOT_FOUND, "The VM has no interface of that number."),
     Reason.SNAPSHOT_NOT_FOUND: ReasonRow(_K.NOT_FOUND, "The VM has no snapshot of that name."),
+    Reason.GUEST_NOT_FOUND: ReasonRow(_K.NOT_FOUND, "The host has no such guest that moln did not create."),
+    Reason.GUEST_TAKEN: ReasonRow(_K.EXISTS, "The guest is another VM's or another cloud's already."),
     Reason.NAME_TAKEN: ReasonRow(_K.EXISTS, "The owner has an object of that kind and name already."),
     Reason.NAME_AMBIGUOUS: ReasonRow(_K.INVALID, "Several objects have the name; use an id."),
     Reason.BRIDGE_TAKEN: ReasonRow(_K.EXISTS, "Another network uses the bridge."),

@@ -36,6 +36,11 @@ def name_key(kind: str, owner_id: int, name: str) -> str:
     return key("name", kind, f"{owner_id}/{name}")
 
 
+def guest_key(uid: str) -> str:
+    """The key that says which VM an imported guest has become."""
+    return name_key("guest", 0, uid)
+
+
 def claim_name(txn: Txn, kind: str, owner_id: int, name: str, object_id: int) -> None:
     """Adds the name to a transaction, which fails where the name is taken."""
     wanted = name_key(kind, owner_id, name)

@@ -194,7 +194,8 @@ class Life:
         before = guest.status
         guest.before_claim, guest.claimed = before, order
         guest.status = statuses.claimed(self._hand.bases[guest.host_id], before, order, statuses.stamp(self._now()))
-        guest.status.hypervisor_name = self._hand.guest_name(guest.vm_id, order.uid)
+        name = order.spec.imported_as or self._hand.guest_name(guest.vm_id, order.uid)
+        guest.status.hypervisor_name = name
         guest.doing = Doing.CLAIMING
         self._outbox.put(guest, guest.status, is_claim=True)
 

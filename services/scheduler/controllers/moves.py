@@ -21,7 +21,7 @@ from services.scheduler.core.ledger import Ledger
 from services.scheduler.core.moves import Moving, Next, Step, Wish, next_step, wish
 from services.scheduler.core.queues import VmRecord
 from services.scheduler.core.shapes import demand, shape, shape_key
-from services.scheduler.core.targets import Target, choose
+from services.scheduler.core.targets import IMPORTED, Target, choose
 from services.scheduler.core.words import FITS, Why
 from services.scheduler.stored import stored
 
@@ -123,6 +123,8 @@ class Moves:
         return True
 
     def _target(self, parts: Parts, wanted: Wish) -> Target | Why:
+        if parts.spec.imported_as:
+            return IMPORTED
         source = self._ledger.columns.facts(parts.placement.host_id)
         assert source is not None  # noqa: S101  for the type checker: `_begin` has looked
         try:

@@ -26,6 +26,12 @@ class Target(NamedTuple):
     mode: vm_pb2.MoveMode
 
 
+IMPORTED = Why(
+    Reason.CAPABILITY, "it was imported: its disks and definition are on its host, and moln does not know them"
+)
+"""Why a guest that moln did not create stays where it is, also when its host is drained."""
+
+
 def choose(columns: HostColumns, shape: Shape, source: HostFacts, modes: tuple[vm_pb2.MoveMode, ...]) -> Target | Why:
     """The best host that passes all filters and can take the VM over in one of the modes; or why there is none.
 

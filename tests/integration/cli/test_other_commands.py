@@ -10,6 +10,7 @@ import pytest
 
 from moln.compute.v1.host_pb2 import Host, HostInventory, HostSpec, HostState, HostView
 from moln.compute.v1.host_service_pb2 import CreateHostResponse, ListHostsResponse
+from moln.compute.v1.vm_pb2 import Vm, VmSpec, VmState, VmView
 from moln.iam.v1.user_pb2 import User, UserSpec
 from moln.iam.v1.user_service_pb2 import CreateUserResponse, SetPasswordResponse
 from moln.image.v1.image_pb2 import Image, ImageSource, ImageSpec, ImageState, ImageStatus, ImageView
@@ -270,3 +271,17 @@ def test_a_field_of_the_contract_is_explained(moln: Moln) -> None:
 def test_an_unknown_field_is_answered_with_the_nearest(moln: Moln) -> None:
     shown = moln("explain", "template.dsks")
     assert (shown.code, shown.err) == (2, "moln: template has no field 'dsks' (did you mean 'disks'?)\n")
+
+
+def test_a_guest_of_others_is_imported_by_host_and_name(api: CannedApi, moln: Moln) -> None:
+    api.answers["ListHosts"] = ListHostsResponse(hosts=[host()])
+    vm = Vm(id=7, spec=VmSpec(name="db"), view=VmView(state=VmState.VM_STATE_PENDING))
+    api.answers["ImportVm"] = vm
+    done = moln("vm", "import", "node-1", "legacy-db", "--name", "db")
+    assert (done.code, done.out) == (0, "VM db (7) is PENDING\n")
+    (sent,) = api.requests("ImportVm")
+    assert (sent.host_id, sent.guest, sent.name) == (host().id, "legacy-db", "db")
+    api.answers["ImportVm"] = MolnError(Reason.STATE_FORBIDS, "import guest legacy-db: it is off; start it first")
+    refused = moln("vm", "import", "node-1", "legacy-db")
+    assert refused.code != 0
+    assert "it is off; start it first" in refused.err

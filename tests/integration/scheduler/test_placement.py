@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from moln.compute.v1 import host_pb2, template_pb2, vm_pb2
-from services.common.store import Change
+from services.common.store import Change, Txn, key
 from tests.integration.scheduler.conftest import Running, Start
 from tests.integration.scheduler.world import World, template
 from tests.support.eventually import eventually
@@ -290,3 +290,28 @@ async def test_devices_and_numa_nodes_are_granted_with_the_placement_and_come_ba
     placement = world.placement(3)
     assert placement is not None
     assert placement.granted.pci_addresses == granted[0].pci_addresses
+
+
+async def test_a_vm_that_was_imported_stays_where_it_is_and_a_move_is_refused_with_the_reason(
+    world: World, scheduler: Running
+) -> None:
+    await world.host(1)
+    await world.host(2)
+    spec, intent = vm_pb2.VmSpec(uid="vm-1", name="legacy", owner_id=7, imported_as="legacy"), vm_pb2.VmIntent(
+        uid="vm-1", desired=vm_pb2.DESIRED_STATE_RUNNING, generation=1, owner_id=7, wanted_host_id=1
+    )  # fmt: skip
+    spec.template.CopyFrom(template())
+    await world.store.commit(Txn().put(key("vm", 1, "spec"), spec).put(key("vm", 1, "intent"), intent))
+    await eventually(lambda: world.host_of(1) == 1)
+    status = vm_pb2.VmStatus(
+        uid="vm-1", host_id=1, epoch=1, phase=vm_pb2.VM_PHASE_RUNNING, observed_generation=1
+    )  # fmt: skip
+    intent.operation.id, intent.operation.kind, intent.operation.epoch = "op", vm_pb2.OPERATION_KIND_MIGRATE, 1
+    intent.operation.parameters.move.host_id = 2
+    txn = Txn().put(key("vm", 1, f"status/{1:010d}"), status).put(key("vm", 1, "intent"), intent)
+    await world.store.commit(txn)
+    await eventually(lambda: (found := world.placement(1)) and found.refusal.id == "op", what="the move is refused")
+    placement = world.placement(1)
+    assert placement is not None and not placement.HasField("move")
+    assert (placement.host_id, placement.refusal.reason) == (1, "CAPABILITY")
+    assert "it was imported" in placement.refusal.message

@@ -49,6 +49,7 @@ INSIDE: Mapping[str, str] = {
     "commands in the guest": "`moln vm exec`, with the capability `vm.exec` and an agent in the guest",
     "held writes": "`moln vm freeze`, `thaw`, with an agent in the guest",
     "guests of others": "`moln host guests`: listed, never touched",
+    "guests of others that are imported": "`moln vm import`: marked, ended and started as they are defined, given back",
     "addresses told by the agent": "`statuses[].guest_addresses`",
 }
 """Ways of looking into a guest on QEMU and KVM: name → how."""

@@ -13,6 +13,7 @@ from services.hostagent.drivers.libvirt.connection import (
     HypervisorError,
     HypervisorSilent,
     LibvirtConnection,
+    LiveFlags,
     Raw,
     WrongState,
     failure_of,
@@ -21,7 +22,7 @@ from services.hostagent.drivers.libvirt.connection import (
 from services.hostagent.drivers.libvirt.live import LiveGuests
 from services.hostagent.drivers.libvirt.observe import Observed, end_of, is_arriving, is_saved, power_of
 from services.hostagent.drivers.libvirt.spec import DomainSpec, Mark
-from services.hostagent.drivers.libvirt.xml import MARK_NAMESPACE, domain_xml, parse_mark
+from services.hostagent.drivers.libvirt.xml import MARK_NAMESPACE, MARK_PREFIX, domain_xml, mark_xml, parse_mark
 from services.hostagent.drivers.ports import End, Power
 
 START_SECONDS = 120.0
@@ -56,6 +57,23 @@ class Guests:
                                         seconds=START_SECONDS)  # fmt: skip
         except HypervisorError as err:
             raise HypervisorError(Reason.START_FAILED, err.message) from err
+
+    async def adopt(self, mark: Mark) -> None:
+        """Marks a guest that others have defined as this VM's, and starts it where it is off. Idempotent.
+
+        Raises HypervisorError START_FAILED where there is none, or where it is somebody's already. Defines nothing.
+        """
+        try:
+            await self._connection.call(lambda raw: _adopt(raw, mark), what="adopting the guest", seconds=START_SECONDS)
+        except HypervisorError as err:
+            raise HypervisorError(Reason.START_FAILED, err.message) from err
+        finally:
+            self._marks.pop(mark.uid, None)
+
+    async def disown(self, uid: str) -> None:
+        """Takes moln's mark off a guest that was imported, and no more. Of moln's own, or not there: nothing."""
+        await self._on(uid, _disown, "taking the mark off the guest")
+        self._marks.pop(uid, None)
 
     async def shutdown(self, uid: str) -> None:
         """Presses the guest's power button. Not running, or not there: nothing happens."""
@@ -179,7 +197,7 @@ def _unknown(mark: Mark | None) -> Observed | None:
 
 def _start(raw: Raw, uid: str, xml: str, flags: int) -> None:
     before = or_none(lambda: raw.lookupByUUIDString(uid))
-    if before is not None and not _is_moln_s(before):
+    if before is not None and not _is_made_by_moln(before):
         message = f"a guest with this UUID is there, {before.name()}, and is not moln's own: it is left alone"
         raise HypervisorError(Reason.START_FAILED, message)
     if before is not None and before.isActive():
@@ -194,6 +212,33 @@ def _start(raw: Raw, uid: str, xml: str, flags: int) -> None:
             or_none(lambda: _undefine(domain))
 
 
+def _adopt(raw: Raw, mark: Mark) -> None:
+    domain = or_none(lambda: raw.lookupByUUIDString(mark.uid))
+    if domain is None:
+        message = f"the guest {mark.uid} that was imported is not defined on this host any more: define it again, or "
+        raise HypervisorError(Reason.START_FAILED, f"{message}terminate the VM")
+    before = read_mark(domain)
+    if before is not None and not (before.is_imported and before.cloud_uid == mark.cloud_uid):
+        message = f"the guest {domain.name()} carries the mark of another cloud or VM: it is left alone"
+        raise HypervisorError(Reason.START_FAILED, message)
+    if before != mark:
+        _set_mark(domain, mark_xml(mark))
+    if not domain.isActive():
+        domain.create()
+
+
+def _disown(domain: Raw) -> None:
+    mark = read_mark(domain)
+    if mark is not None and mark.is_imported:
+        _set_mark(domain, None)
+
+
+def _set_mark(domain: Raw, text: str | None) -> None:
+    """In the definition, and in the guest as it runs."""
+    where = LiveFlags.CONFIG | (LiveFlags.LIVE if domain.isActive() else 0)
+    domain.setMetadata(Flags.METADATA_ELEMENT, text, MARK_PREFIX, MARK_NAMESPACE, where)
+
+
 def _press_button(domain: Raw) -> None:
     if _is_moln_s(domain):
         domain.shutdown()
@@ -205,13 +250,19 @@ def _destroy(domain: Raw) -> None:
 
 
 def _is_moln_s(domain: Raw) -> bool:
-    """Whether any cloud of moln made it: what others made is never touched, whatever its UUID."""
+    """Whether any cloud of moln made or imported it: what is others' is never touched, whatever its UUID."""
     return read_mark(domain) is not None
+
+
+def _is_made_by_moln(domain: Raw) -> bool:
+    """Whether its definition is moln's too, to be replaced and removed; of an imported guest it is not."""
+    mark = read_mark(domain)
+    return mark is not None and not mark.is_imported
 
 
 def _undefine(domain: Raw) -> None:
     """What the guest wrote into firmware and TPM stays. Not every hypervisor knows every flag."""
-    if not _is_moln_s(domain):
+    if not _is_made_by_moln(domain):
         return
     for flags in (Flags.UNDEFINE_ALL | Flags.KEEP_STATE, Flags.UNDEFINE_ALL | Flags.KEEP_NVRAM, Flags.UNDEFINE_ALL):
         if or_none(partial(domain.undefineFlags, flags)) is not None:
@@ -221,7 +272,7 @@ def _undefine(domain: Raw) -> None:
 
 def _erase_state(raw: Raw, spec: DomainSpec) -> None:
     before = or_none(lambda: raw.lookupByUUIDString(spec.uid))
-    if before is None or _is_moln_s(before):
+    if before is None or _is_made_by_moln(before):
         raw.defineXML(domain_xml(spec)).undefineFlags(Flags.UNDEFINE_ALL | Flags.ERASE_STATE)
 
 

@@ -14,6 +14,8 @@ class Mark:
     uid: str
     epoch: int
     cloud_uid: str
+    is_imported: bool = False
+    """Others made the guest: its definition is theirs, and stays when moln is done with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from services.common.domain.errors import MolnError
 from services.common.domain.reasons import Reason
 from services.hostagent.context import build_iso
 from services.hostagent.drivers.libvirt.guests import Guests
-from services.hostagent.drivers.libvirt.spec import DomainSpec
+from services.hostagent.drivers.libvirt.spec import DomainSpec, Mark
 from services.hostagent.drivers.ports import Power
 from services.hostagent.network.bridges import Bridges
 from services.hostagent.network.spec import BridgeSpec
@@ -161,8 +161,33 @@ class StartGuest:
         await remove_guest(self.guests, self.spec.uid)
 
 
+@dataclass(slots=True)
+class AdoptGuest:
+    """A guest that others have defined, and that was imported."""
+
+    guests: Guests
+    mark: Mark
+    name: str = "adopt_guest"
+
+    async def needed(self) -> bool:
+        """Also one that runs may lack the mark."""
+        return True
+
+    async def do(self) -> None:
+        """Marks it, and starts it where it is off."""
+        await self.guests.adopt(self.mark)
+
+    async def verify(self) -> bool:
+        """It carries the mark. It may have ended already: that is seen by a look."""
+        seen = await self.guests.observe(self.mark.uid)
+        return seen is not None and seen.mark == self.mark
+
+    async def undo(self) -> None:
+        """Nothing: it is not moln's to end, and its mark goes with the VM."""
+
+
 async def remove_guest(guests: Guests, uid: str) -> None:
-    """Pulls the plug and forgets the definition; not there: nothing happens."""
+    """Pulls the plug and forgets the definition, unless others made it; not there: nothing happens."""
     await guests.destroy(uid)
     await guests.undefine(uid)
 

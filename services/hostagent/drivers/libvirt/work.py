@@ -24,6 +24,7 @@ from services.hostagent.drivers.libvirt.operations.base import Tools
 from services.hostagent.drivers.libvirt.saving import RestoreGuest, Saving
 from services.hostagent.drivers.libvirt.spec import Devices, DomainSpec, Mark, MemorySpec
 from services.hostagent.drivers.libvirt.steps import (
+    AdoptGuest,
     ClaimFolder,
     ConnectNetwork,
     MakeContext,
@@ -107,6 +108,8 @@ class GuestWork:
     def steps(self, order: VmOrder, bridges: list[BridgeSpec], percent: Percent) -> list[Step]:
         """The plan of a start. Raises MolnError for what this driver cannot make."""
         folder = self._folders.vm(order.uid)
+        if order.spec.imported_as:
+            return self._adoption(order, folder)
         spec = compose(order, folder, self.endpoint)
         is_saved = folder.memory.exists()
         names = tuple(bridge.name for bridge in bridges)
@@ -126,6 +129,11 @@ class GuestWork:
         if is_saved:
             return [*steps, RestoreGuest(self._guests, self._guests.live, folder, spec)]
         return [*steps, StartGuest(self._guests, spec)]
+
+    def _adoption(self, order: VmOrder, folder: VmFolder) -> list[Step]:
+        """Disks, network and definition of a guest that was imported are whose they were."""
+        mark = Mark(order.vm_id, order.uid, order.epoch, self.endpoint.cloud_uid, is_imported=True)
+        return [ClaimFolder(folder, record_of(self.tools, order, ())), AdoptGuest(self._guests, mark)]
 
     async def _start(self, work: Work) -> Outcome:
         if work.order is None:
@@ -161,7 +169,7 @@ class GuestWork:
         return DONE
 
     async def _end(self, work: Work) -> Outcome:
-        """The guest is off afterwards and no longer defined; its disks stay, but for an ERASE."""
+        """The guest is off afterwards, and its definition gone unless it was imported; disks stay, but for an ERASE."""
         folder = self._folders.vm(work.uid)
         record = folder.record_of(work.host_id)
         work.progress(work, STOP, 0)
@@ -175,6 +183,7 @@ class GuestWork:
         if work.deed is Deed.PLUG:
             folder.drop_memory()
         if work.deed is Deed.ERASE:
+            await self._guests.disown(work.uid)
             await self._erase(folder, record, work.host_id)
         if self._bridges is not None and record is not None:
             await self._bridges.release(record.bridges)

@@ -19,7 +19,7 @@ from services.hostagent.drivers.libvirt.spec import (
     MemorySpec,
     NicSpec,
 )
-from services.hostagent.drivers.libvirt.xml import domain_xml, parse, parse_mark
+from services.hostagent.drivers.libvirt.xml import domain_xml, mark_xml, parse, parse_mark
 
 MARK = Mark(7, "6f3ea5ee-6f3f-4b71-8b5c-0d4ee61b6d51", 3, "cloud-1")
 
@@ -39,6 +39,13 @@ def test_a_mark_of_something_else_is_no_mark() -> None:
     assert parse_mark("<vm/>") is None
     assert parse_mark("not xml") is None
     assert parse_mark("<vm id='x' uid='u' epoch='1' cloud='c'/>") is None
+
+
+@pytest.mark.parametrize("is_imported", [False, True])
+def test_a_mark_says_whether_others_made_the_guest(is_imported: bool) -> None:
+    mark = Mark(7, "uid", 2, "cloud", is_imported)
+    assert parse_mark(mark_xml(mark)) == mark
+    assert ("imported" in mark_xml(mark)) == is_imported, "marks of moln's own guests are as they were"
 
 
 def test_what_a_user_wrote_stays_text() -> None:

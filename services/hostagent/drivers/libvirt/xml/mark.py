@@ -17,6 +17,8 @@ ElementTree.register_namespace(MARK_PREFIX, MARK_NAMESPACE)
 def mark_element(mark: Mark) -> Element:
     """The mark as it stands under `metadata`."""
     values = {"id": str(mark.vm_id), "uid": mark.uid, "epoch": str(mark.epoch), "cloud": mark.cloud_uid}
+    if mark.is_imported:
+        values["imported"] = "yes"
     return Element(f"{{{MARK_NAMESPACE}}}vm", values)
 
 
@@ -31,6 +33,8 @@ def parse_mark(text: str) -> Mark | None:
     """The mark in a domain's metadata element, or None where it is not one that this version can read."""
     try:
         found = parse(text)
-        return Mark(int(found.attrib["id"]), found.attrib["uid"], int(found.attrib["epoch"]), found.attrib["cloud"])
+        values = found.attrib
+        is_imported = values.get("imported") == "yes"
+        return Mark(int(values["id"]), values["uid"], int(values["epoch"]), values["cloud"], is_imported)
     except (ValueError, KeyError):
         return None
