@@ -79,6 +79,22 @@ def test_a_disabled_host_gets_nothing_new(stack: Stack) -> None:
     stack.moln("host", "enable", "sim-1", "sim-2", "sim-3")
 
 
+def test_a_drain_moves_what_it_can_and_says_of_the_rest_why_it_stays(stack: Stack) -> None:
+    stack.moln("vm", "create", "free", "--no-net", "--memory", "64M", "--wait")
+    host = stack.read("vm", "show", "free")["view"]["host"]
+    stack.moln("vm", "create", "bound", "--no-net", "--memory", "64M", "--requirement", f'NAME = "{host}"', "--wait")
+    try:
+        left = stack.run("host", "drain", host, "--wait", "--timeout", "10s")
+        assert left.returncode != 0
+        assert "VM bound" in left.stderr and "0 match the requirement" in left.stderr
+        assert "VM free" not in left.stderr
+        assert "VM bound" in stack.moln("host", "show", host)
+        assert stack.read("vm", "show", "free")["view"]["host"] != host
+    finally:
+        stack.moln("host", "enable", host)
+    assert "Nowhere" not in stack.moln("host", "show", host)
+
+
 def test_a_user_has_limits_and_sees_only_his_own(stack: Stack, folder: Path) -> None:
     token = stack.moln("user", "create", "anna", "--max-vms", "2").strip()
     stack.moln("vm", "create", "secret", "--no-net", "--memory", "64M", "--wait")
