@@ -137,7 +137,7 @@ class _Agent:
 
     async def run(self, stack: AsyncExitStack) -> None:
         """Adopts what runs, connects, and works until the process is asked to stop."""
-        self._driver.listen(self.reconciler.see)
+        self._driver.listen(self.reconciler.see, lambda: self.reconciler.changes)
         await _unless_stopped(self._run, self.sweep.first())
         if self._run.is_stopping:
             return

@@ -140,6 +140,10 @@ class Life:
         """Looks that have begun already say nothing of the guest any more."""
         self._hand.note_change(guest)
 
+    def look_again(self, guest: Guest) -> None:
+        """What was read of it is older than what is known."""
+        self._hand.look(guest.host_id)
+
     # Claims
 
     def granted(self, guest: Guest) -> None:

@@ -124,7 +124,10 @@ class Reconciler:
     # From the hypervisor
 
     def see(self, seen: Seen) -> None:
-        """Takes in a guest as it is now: from a look, or read again because of an event."""
+        """Takes in a guest as it is now: from a look, or read again because of an event.
+
+        One that has changed since that reading began is looked at once more: what was read may be what was before.
+        """
         if seen.host_id not in self.guests.by_host:
             return
         guest = self.guests.get(seen.host_id, seen.vm_id)
@@ -133,6 +136,8 @@ class Reconciler:
                 self._adopt(self.guests.add(seen.host_id, seen.vm_id), seen)
         elif guest.uid and guest.uid != seen.uid:
             self._foreign.setdefault(seen.host_id, {})[seen.vm_id] = seen
+        elif seen.began_at is not None and guest.changed > seen.began_at:
+            self._life.look_again(guest)
         else:
             self._life.power(guest, seen.power, seen.end)
             if seen.addresses is not None:

@@ -154,6 +154,8 @@ class Seen:
     status: VmStatus | None = None
     addresses: tuple[str, ...] | None = None
     """What an agent in the guest says; None where it has not answered yet."""
+    began_at: int | None = None
+    """What `changes` was before it was read, where it was read because of an event; None: it is as new as can be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +197,12 @@ class RecoveryDriver(Protocol):
         """Every guest on the host that carries this cloud's mark. Raises MolnError HYPERVISOR_FAILED."""
         ...
 
-    def listen(self, heard: Callable[[Seen], None]) -> None:
-        """From now on calls `heard` when a guest's power has changed (also by deeds), as soon as can be told."""
+    def listen(self, heard: Callable[[Seen], None], changes: Callable[[], int] = lambda: 0) -> None:
+        """From now on calls `heard` when a guest's power has changed (also by deeds), as soon as can be told.
+
+        `changes` is the number of the last change that is known: what takes time to read is marked with what it was
+        before, so that a guest which has been started meanwhile is not taken for off.
+        """
         ...
 
 

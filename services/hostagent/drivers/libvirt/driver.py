@@ -12,7 +12,7 @@ import platform
 import shutil
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -112,6 +112,7 @@ class LibvirtDriver:
         self._changed: set[str] = set()
         self._wake = asyncio.Event()
         self._heard: Callable[[Seen], None] = lambda _seen: None
+        self._changes: Callable[[], int] = lambda: 0
         # The test driver's guests live and die with this process.
         self._boot_id = str(uuid.uuid4()) if self._is_test else BOOT_ID_FILE.read_text().strip()
         self._acceleration = Acceleration("test")
@@ -217,9 +218,9 @@ class LibvirtDriver:
         folders = {record.uid: record for record in records if record.cloud_uid == self._options.cloud_uid}
         return [self._seen(uid, domains.get(uid), folders.get(uid)) for uid in domains.keys() | folders.keys()]
 
-    def listen(self, heard: Callable[[Seen], None]) -> None:
+    def listen(self, heard: Callable[[Seen], None], changes: Callable[[], int] = lambda: 0) -> None:
         """`heard` is called soon after the hypervisor's event, with what is read then."""
-        self._heard = heard
+        self._heard, self._changes = heard, changes
 
     def _happened(self, event: DomainEvent) -> None:
         self._look_again(event.uid)
@@ -237,9 +238,10 @@ class LibvirtDriver:
             await self._wake.wait()
             self._wake.clear()
             changed, self._changed = self._changed, set()
+            began_at = self._changes()
             try:
                 for seen in await self._look_at(changed):
-                    self._heard(seen)
+                    self._heard(replace(seen, began_at=began_at))
             except MolnError as err:
                 self._log.warning("the hypervisor does not answer", error=err.message)
 

@@ -115,7 +115,7 @@ class SimDriver:
         """What the simulated hypervisor of the host holds."""
         return [self._seen(guest) for guest in self._by_host.get(host_id, {}).values()]
 
-    def listen(self, heard: Callable[[Seen], None]) -> None:
+    def listen(self, heard: Callable[[Seen], None], changes: Callable[[], int] = lambda: 0) -> None:
         """`heard` is told of crashes and shutdowns, not of what vanishes."""
         self._heard = heard
 

@@ -399,6 +399,22 @@ def test_progress_within_a_phase_is_coalesced(agent: Agent, driver: ScriptedDriv
     assert phases([*first, *rest]) == ["STARTING", "STARTING", "RUNNING"]
 
 
+def test_what_was_read_before_a_start_had_ended_does_not_make_a_running_guest_an_ended_one(
+    agent: Agent, driver: ScriptedDriver
+) -> None:
+    agent.order(an_order())
+    said(agent)
+    before = agent.reconciler.changes
+    driver.finish(7)
+    agent.reconciler.see(Seen(HOST, 7, "uid-7", 1, Power.OFF, End.NONE, began_at=before))
+    assert phases(said(agent)) == ["RUNNING"]
+    assert driver.begun == [Deed.START]
+    domain = driver.domains[7]
+    domain.is_running, domain.end = False, End.CRASHED
+    agent.reconciler.see(Seen(HOST, 7, "uid-7", 1, Power.OFF, End.CRASHED, began_at=agent.reconciler.changes))
+    assert phases(said(agent)) == ["FAILED"]
+
+
 def test_a_crash_during_the_start_is_found_by_looking(agent: Agent, driver: ScriptedDriver) -> None:
     agent.order(an_order())
     said(agent)
