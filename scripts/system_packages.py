@@ -18,7 +18,7 @@ from pathlib import Path
 # Installed everywhere. A name that differs on a distribution is replaced by RENAMED.
 PACKAGES = (
     # the store
-    "etcd-server",
+    "etcd-server", "etcd-client",
     # the hypervisor and the way to it; gcc, pkg-config and libvirt-dev build libvirt-python
     "qemu-system-x86", "qemu-utils", "libvirt-daemon", "libvirt-daemon-driver-qemu", "libvirt-dev", "pkg-config", "gcc",
     # UEFI firmware with its signed variant, and TPMs for guests

@@ -161,7 +161,7 @@ async def test_no_other_ticket_will_do(node: Node) -> None:
     for ticket in (node.ticket(kind="image"), node.ticket(uid="vm-99"), (("moln-ticket", "x"),)):
         assert (await refusal(stub.UploadVolume(iter([first]), metadata=ticket))).reason == "TICKET_INVALID"
     stranger = Node(node.channel, node.secret_file, node.cloud, 99)
-    assert (await refusal(stranger.upload(SavedFile(format="raw"), DISK))).reason == "VM_NOT_FOUND"
+    assert (await refusal(stranger.upload(SavedFile(format="raw"), b""))).reason == "VM_NOT_FOUND"
 
 
 async def test_a_simulated_node_has_no_files_and_is_believed(node: Node) -> None:
