@@ -11,6 +11,7 @@ import pytest
 from moln.compute.v1.host_pb2 import Host, HostInventory, HostSpec, HostState, HostView
 from moln.compute.v1.host_service_pb2 import CreateHostResponse, ListHostsResponse
 from moln.compute.v1.vm_pb2 import Vm, VmSpec, VmState, VmView
+from moln.compute.v1.vm_service_pb2 import ListVmsResponse
 from moln.iam.v1.user_pb2 import User, UserSpec
 from moln.iam.v1.user_service_pb2 import CreateUserResponse, SetPasswordResponse
 from moln.image.v1.image_pb2 import Image, ImageSource, ImageSpec, ImageState, ImageStatus, ImageView
@@ -120,12 +121,18 @@ def test_a_drain_is_followed_to_its_end(api: CannedApi, moln: Moln) -> None:
     assert shown.out.splitlines()[-1] == "host node-1 (1): 0 of 2 VMs are left"
 
 
-def test_a_drain_that_takes_too_long_says_what_is_left(api: CannedApi, moln: Moln) -> None:
+def test_a_drain_that_takes_too_long_says_what_is_left_and_why(api: CannedApi, moln: Moln) -> None:
     found = host(state=HostState.HOST_STATE_MAINTENANCE)
     found.view.drain_left, found.view.drain_total = 3, 3
     api.answers["GetHost"] = api.answers["MaintainHost"] = found
+    bound, moving = Vm(id=4), Vm(id=5)
+    bound.spec.name, bound.placement.refusal.reason = "db", "NO_HOST_FITS"
+    bound.placement.refusal.message = "2 hosts: 1 enabled, 0 match the requirement"
+    api.answers["ListVms"] = ListVmsResponse(vms=[bound, moving])
     shown = moln("host", "maintenance", "1", "--wait", "--timeout", "1s")
     assert (shown.code, "host node-1 (1) has 3" in shown.err) == (3, True)
+    assert shown.err.splitlines()[1:] == ["  VM db (4): 2 hosts: 1 enabled, 0 match the requirement"]
+    assert api.requests("ListVms")[0].filter == "host=1"
 
 
 def test_scripts_and_parameters_of_a_host_are_set_and_taken_away(api: CannedApi, moln: Moln) -> None:
