@@ -149,6 +149,7 @@ def test_a_killed_agents_guests_run_elsewhere_once_the_fence_command_has_succeed
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.long
 def test_a_stopped_agents_machine_resets_itself_before_its_guests_run_elsewhere(stack: Stack, boot: Boot) -> None:
     first, second = boot("stop-1", has_watchdog=True), boot("stop-2", has_watchdog=True)
     db = create(stack, first)

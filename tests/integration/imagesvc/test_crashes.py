@@ -164,7 +164,7 @@ class Service:
         await self.channel.close()
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 async def test_kill_9_at_any_moment_leaves_whole_images_or_none(
     cloud: Cloud, prepared: Path, etcd: EtcdServer, running: Processes, secret_file: Path, folder: Path, seed: int
 ) -> None:

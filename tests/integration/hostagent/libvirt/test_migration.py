@@ -180,6 +180,7 @@ async def counted(source: Node, target: Node, vm: VmOrder, there: VmOrder, *, is
     return [int(number) for number in re.findall(r"count-(\d+)\r", log)]
 
 
+@pytest.mark.long
 async def test_the_pause_of_a_migration_is_measured(
     nodes: tuple[Node, Node], image: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -252,7 +253,14 @@ async def test_a_move_that_fails_leaves_the_guest_where_it_runs_and_says_why(
     await still_counts(source, vm)
 
 
-@pytest.mark.parametrize("on_stall", [vm_pb2.MOVE_STALL_ABORT, vm_pb2.MOVE_STALL_PAUSE, vm_pb2.MOVE_STALL_POSTCOPY])
+@pytest.mark.parametrize(
+    "on_stall",
+    [
+        pytest.param(vm_pb2.MOVE_STALL_ABORT, id="abort"),
+        pytest.param(vm_pb2.MOVE_STALL_PAUSE, id="pause", marks=pytest.mark.long),
+        pytest.param(vm_pb2.MOVE_STALL_POSTCOPY, id="postcopy", marks=pytest.mark.long),
+    ],
+)
 async def test_a_move_that_does_not_converge_is_dealt_with_as_was_asked(
     nodes: tuple[Node, Node], image: Path, on_stall: int
 ) -> None:
@@ -279,7 +287,9 @@ async def still_counts(source: Node, vm: VmOrder) -> None:
     await count_reaches(source.driver, vm, await last_count(source.driver, vm) + 3)
 
 
-@pytest.mark.parametrize("bandwidth", [8, 0], ids=["in the middle", "near its end"])
+@pytest.mark.parametrize(
+    "bandwidth", [pytest.param(8, id="in the middle", marks=pytest.mark.long), pytest.param(0, id="near its end")]
+)
 async def test_an_agent_that_is_killed_meanwhile_leaves_one_guest_and_the_next_agent_says_where(
     hosts: tuple[Host, Host], folder: Path, datastore: Path, image: Path, running: Processes, bandwidth: int
 ) -> None:

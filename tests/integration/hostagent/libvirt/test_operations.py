@@ -149,6 +149,7 @@ async def test_a_snapshot_takes_disk_and_memory_back(driver: LibvirtDriver, imag
     assert absent.reason is Reason.SNAPSHOT_NOT_FOUND
 
 
+@pytest.mark.long
 async def test_snapshots_outlive_the_definition_of_the_guest(driver: LibvirtDriver, image: Path) -> None:
     doer, vm = Doer(driver), order(image)
     off = await doer.operate(vm, operation(K.OPERATION_KIND_REVERT_SNAPSHOT, snapshot="none"))
