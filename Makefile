@@ -8,6 +8,9 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; exit; }; done; echo python3)
 BIN := .venv/bin
 ARGS ?=
+# Most of the tests' time is waiting for guests and leases: two files of tests run at a time. WORKERS=0: one after the other.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 .PHONY: help setup proto fmt check test test-long bench run demo clean
 
@@ -27,10 +30,10 @@ check: setup ## Lint, types, import contracts, contract of the API: exactly what
 	@$(BIN)/python -m scripts.check
 
 test: setup ## Run the tests (all but the long ones); ARGS='-k name' is passed on to pytest
-	@$(BIN)/python -m pytest -m "not long" $(ARGS)
+	@$(PYTEST) -m "not long" $(ARGS)
 
 test-long: setup ## Run the long tests too
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 bench: setup ## Run the benchmarks; ONLY=<prefix> selects some
 	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(ARGS)

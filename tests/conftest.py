@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -32,13 +33,33 @@ def pytest_sessionstart() -> None:
     processes.stop_orphans()
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of a run in parallel tells what it missed to the process that prints the summary."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["missing"] = dict(real.MISSING)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Hears what a worker missed; one that has died tells nothing."""
+    real.MISSING.update(getattr(node, "workeroutput", {}).get("missing", {}))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Names the real parts that were not there: a green run without them proves less."""
-    if not real.MISSING:
-        return
-    terminalreporter.section("real parts that were missing")
-    for name, reason in sorted(real.MISSING.items()):
-        terminalreporter.line(f"{name}: {reason}")
+    """Says what tests measured, and which real parts were not there: a green run without them proves less."""
+    measured = [text for report in terminalreporter.getreports("passed") for text in _measured(report)]
+    for title, lines in (
+        ("measured on the way", measured),
+        ("real parts that were missing", [f"{name}: {reason}" for name, reason in sorted(real.MISSING.items())]),
+    ):
+        if lines:
+            terminalreporter.section(title)
+        for line in lines:
+            terminalreporter.line(line)
+
+
+def _measured(report: pytest.TestReport) -> list[str]:
+    return [str(text) for name, text in report.user_properties if name == "measured" and report.when == "call"]
 
 
 @pytest.fixture

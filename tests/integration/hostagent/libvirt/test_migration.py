@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,7 +130,7 @@ async def test_a_guest_counts_on_over_there_without_a_gap(
     datastore: Path,
     image: Path,
     is_shared: bool,
-    capsys: pytest.CaptureFixture[str],
+    record_property: Callable[[str, object], None],
 ) -> None:
     async with both_nodes(hosts, folder, datastore, is_shared=is_shared) as (source, target):
         vm, heard = counting(image), list[Seen]()
@@ -163,10 +163,8 @@ async def test_a_guest_counts_on_over_there_without_a_gap(
         seen = await target.doer.seen(there)
         assert seen is not None
         assert (seen.epoch, seen.power) == (2, Power.RUNNING)
-        with capsys.disabled():
-            sys.stdout.write(
-                f"\nlive migration ({'shared' if is_shared else 'copied'} disks): {len(numbers)} numbers, no gap\n"
-            )
+        kind = "shared" if is_shared else "copied"
+        record_property("measured", f"live migration ({kind} disks): {len(numbers)} numbers, no gap")
         assert (await target.doer.do(Deed.PLUG, there)).is_done
         assert (await target.doer.do(Deed.START, there)).is_done, "it starts there again from the disk that came along"
         await says(target.driver, there, " ready")
@@ -180,9 +178,8 @@ async def counted(source: Node, target: Node, vm: VmOrder, there: VmOrder, *, is
     return [int(number) for number in re.findall(r"count-(\d+)\r", log)]
 
 
-@pytest.mark.long
 async def test_the_pause_of_a_migration_is_measured(
-    nodes: tuple[Node, Node], image: Path, capsys: pytest.CaptureFixture[str]
+    nodes: tuple[Node, Node], image: Path, record_property: Callable[[str, object], None]
 ) -> None:
     source, target = nodes
     vm = counting(image)
@@ -202,8 +199,9 @@ async def test_the_pause_of_a_migration_is_measured(
 
     await eventually(counts_on, what="it has moved and counts on", within=120)
     assert (await moving).is_done
-    with capsys.disabled():
-        sys.stdout.write(f"\nlongest time between two numbers, counted every 0.2 s: {longest:.2f} s\n")
+    record_property(
+        "measured", f"live migration: a guest that counts every 0.2 s is silent for {longest:.2f} s"
+    )
     assert longest < 60
 
 
