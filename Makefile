@@ -10,7 +10,7 @@ BIN := .venv/bin
 ARGS ?=
 # Most of the tests' time is waiting for guests and leases: two files of tests run at a time. WORKERS=0: one after the other.
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup proto fmt check test test-long bench run demo clean
 
