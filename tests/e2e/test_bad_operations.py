@@ -182,6 +182,21 @@ def test_an_operation_that_was_done_by_hand_is_declared_done(own_stack: Stack) -
     assert (ended["is_done"], ended.get("reason", "")) == (True, "")
 
 
+def test_a_suspended_vm_is_powered_off_only_by_dropping_its_memory_and_a_vm_at_rest_is_not_recovered(
+    own_stack: Stack,
+) -> None:
+    own_stack.moln("vm", "create", "asleep", "--no-net", "--memory", "64M", "--wait")
+    code, text = line(own_stack, "vm", "recover", "asleep")
+    assert (code, "here is nothing to recover" in text) == (5, True), text
+    own_stack.moln("vm", "suspend", "asleep", "--wait")
+    code, text = line(own_stack, "vm", "poweroff", "asleep")
+    assert (code, "resume it first" in text) == (5, True), text
+    own_stack.moln("vm", "poweroff", "asleep", "--hard", "--wait")
+    assert own_stack.read("vm", "show", "asleep")["view"]["state"] == "POWERED_OFF"
+    own_stack.moln("vm", "resume", "asleep", "--wait")
+    own_stack.moln("vm", "poweroff", "asleep", "--hard", "--wait")
+
+
 def test_the_users_own_fields_are_set_shown_and_taken_away(own_stack: Stack) -> None:
     own_stack.moln("vm", "create", "mine", "--no-net", "--memory", "64M", "--hold")
     own_stack.moln("vm", "update", "mine", "--field", "ticket=4711")
