@@ -44,8 +44,6 @@ def test_a_disk_or_device_that_is_not_there_is_named_with_those_that_are(web: St
     assert (code, "no disk 7; it has 0" in text) == (4, True), text
     code, text = line(web, "vm", "resize-disk", "web", "7", "2G")
     assert (code, "no disk 7; it has 0" in text) == (4, True), text
-    code, text = line(web, "vm", "save-disk", "web", "7", "copy")
-    assert (code, "no disk 7; it has 0" in text) == (4, True), text
     code, text = line(web, "vm", "detach-nic", "web", "7")
     assert (code, "no interface 7; it has 0" in text) == (4, True), text
 

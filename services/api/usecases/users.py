@@ -10,7 +10,7 @@ from moln.iam.v1 import user_pb2, user_service_pb2
 from moln.operations.v1 import records_pb2
 from services.api.access.credentials import new_token, password_hash, token_hash
 from services.api.index.cloud import CloudIndex
-from services.api.usecases.resources import swap
+from services.api.usecases.resources import catch_up, swap
 from services.common.domain.caller import Caller, Capability
 from services.common.domain.errors import MolnError, invalid
 from services.common.domain.ids import check_name
@@ -127,7 +127,11 @@ class Users:
         await self._change_secret(user_id, caller, change)
 
     async def delete(self, user_id: int, caller: Caller) -> None:
-        """Deletes a user. Raises USER_IN_USE while he has VMs, LAST_ADMIN for the last administrator."""
+        """Deletes a user. Raises USER_IN_USE while he has VMs, LAST_ADMIN for the last administrator.
+
+        What is stored by now is seen: a VM that another process has shown as gone counts no more.
+        """
+        await catch_up(self._store)
 
         def build() -> Txn:
             entry = self._spec(user_id, caller)
