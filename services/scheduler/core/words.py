@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from services.common.domain.reasons import Reason
-from services.common.expressions import NUMBERS
+from services.common.expressions import CURRENT_VMS, NUMBERS, is_of_vm
 from services.scheduler.core.columns import HostColumns
 from services.scheduler.core.filters import HOST_FILTERS, Left, count_left
 from services.scheduler.core.room import Room
@@ -44,7 +44,8 @@ def why_from(columns: HostColumns, shape: Shape, lefts: Sequence[Left]) -> Why:
 
 def unknown_attributes(columns: HostColumns, names: Iterable[str]) -> list[str]:
     """Those that no host has: mostly misspelt ones."""
-    return sorted(name for name in names if name not in NUMBERS and not columns.has_attribute(name))
+    given = (name for name in names if name not in NUMBERS and name != CURRENT_VMS and not is_of_vm(name))
+    return sorted(name for name in given if not columns.has_attribute(name))
 
 
 def _said(lefts: Sequence[Left], hosts: int) -> list[str]:
