@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 
 import click
 
+from moln.compute.v1.template_pb2 import VmTemplate
 from moln.compute.v1.vm_pb2 import Vm
 from moln.compute.v1.vm_service_pb2 import BatchCreateVmsRequest, BatchCreateVmsResponse, CreateVmRequest, Failure
+from moln.scheduler.v1.scheduler_service_pb2 import CheckExpressionRequest, CheckExpressionResponse
 from services.cli.client import Client
 from services.cli.exits import CliError, Exit
 from services.cli.resources.vms import VMS
@@ -17,6 +19,8 @@ from services.cli.session import is_terminal
 
 BATCH = 500
 BATCH_SECONDS = 120.0
+CHECK_SECONDS = 3.0
+_CHECK = "/moln.scheduler.v1.SchedulerService/CheckExpression"
 
 
 def create_one(client: Client, request: CreateVmRequest) -> Vm:
@@ -38,6 +42,19 @@ def create_many(client: Client, request: CreateVmRequest, count: int) -> tuple[l
         if is_terminal() and count > BATCH:
             click.echo(f"\r{len(created)} of {count} created", nl=len(created) + len(failures) >= count, err=True)
     return created, failures
+
+
+def warn(client: Client, template: VmTemplate) -> None:
+    """Says on standard error what the expressions of a template name that no host has; nothing if nobody answers."""
+    if not (template.requirement or template.rank):
+        return
+    request = CheckExpressionRequest(requirement=template.requirement, rank=template.rank)
+    try:
+        answer = client.unary(_CHECK, request, CheckExpressionResponse, seconds=CHECK_SECONDS)
+    except CliError:
+        return
+    for warning in answer.warnings:
+        click.echo(f"moln: warning: {warning}", err=True)
 
 
 def _batches(request: CreateVmRequest, count: int) -> Iterator[BatchCreateVmsRequest]:

@@ -34,6 +34,7 @@ from services.common.expressions.tree import (
     Or,
     TextComparison,
     TextOfVm,
+    TextSign,
     VmThere,
 )
 
@@ -162,13 +163,13 @@ def _compare(left: Built, sign: Token, right: Built) -> Boolean:
         case Word() as word, other if word.name == CURRENT_VMS:
             if wanted not in _EQUALS:
                 raise Misplaced(_at(sign), _ONE_ID)
-            return VmThere(wanted, _vm_id(other, right.at))
+            return VmThere(cast(TextSign, wanted), _vm_id(other, right.at))
         case Word() as word, Quoted() as quoted:
             return _with_text(word, wanted, quoted, sign, right.at)
         case Quoted() as quoted, Word() as word if wanted in _EQUALS:
             return _with_text(word, wanted, quoted, sign, left.at)
         case Word() as word, TextOfVm() as text if wanted in _EQUALS:
-            return TextComparison(wanted, word.name, text)
+            return TextComparison(cast(TextSign, wanted), word.name, text)
         case _:
             return Comparison(wanted, numeric(left), numeric(right))
 
@@ -200,6 +201,8 @@ def _member(left: Built, right: Built) -> Boolean:
             return Membership(word.name, -value)
         case Number() as number:
             return Comparison("=", NumericAttribute(word.name), number)
+        case _:
+            pass
     raise Misplaced(right.at, "a text or a number is needed on the right of @>")
 
 
@@ -220,7 +223,7 @@ def _with_text(word: Word, sign: ComparisonSign, quoted: Quoted, token: Token, a
         return Comparison(sign, NumericAttribute(word.name), _number_in(word, quoted, at))
     if sign not in _EQUALS:
         raise Misplaced(_at(token), f"text is compared with = or !=, not with {sign}")
-    return TextComparison(sign, word.name, quoted.text)
+    return TextComparison(cast(TextSign, sign), word.name, quoted.text)
 
 
 def _number_in(word: Word, quoted: Quoted, at: int) -> Number:

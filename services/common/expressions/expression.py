@@ -159,4 +159,5 @@ def _names(node: Node) -> tuple[str, ...]:
             return (name,)
         case VmThere():
             return (CURRENT_VMS,)
-    return ()
+        case _:
+            return ()

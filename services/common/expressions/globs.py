@@ -1,12 +1,12 @@
-"""Patterns for texts as the shell has them: `*`, `?`, `[a-z]`, `[!a-z]`, `[[:digit:]]`, and `\\` before what is meant as
-it stands. Letters have case, `/` and a leading point are letters like any other: OpenNebula's `fnmatch(…, 0)`.
+"""Patterns for texts as the shell has them: `*`, `?`, `[a-z]`, `[!a-z]`, `[[:digit:]]`, and `\\` before what is meant
+as it stands. Letters have case, `/` and a leading point are letters like any other: OpenNebula's `fnmatch(…, 0)`.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from typing import NamedTuple
+from dataclasses import dataclass
 
 _MAGIC = re.compile(r"[*?\[\\]")
 _CLASSES = {
@@ -17,7 +17,8 @@ _CACHED = 4096
 _NEVER = r"(?!)"
 
 
-class Glob(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Glob:
     """A pattern; equal patterns answer alike."""
 
     pattern: str
@@ -32,7 +33,8 @@ class Glob(NamedTuple):
         return _compiled(self.pattern).match(text) is not None
 
 
-class Member(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Member:
     """A list in one text, its members separated by commas, has this one: a pattern, or a number."""
 
     wanted: str | float

@@ -64,7 +64,8 @@ class Vocabulary:
             for code in np.flatnonzero(untried).tolist():
                 answers[code] = _YES if test(self._texts[code]) else _NO
             found = answers[codes]
-        return found == _YES
+        passes: Flags = found == _YES
+        return passes
 
     def numbers(self) -> Floats:
         """The numbers, by code."""

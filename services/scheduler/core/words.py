@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import NamedTuple
 
 from services.common.domain.reasons import Reason
-from services.common.expressions import CURRENT_VMS, NUMBERS, is_of_vm
+from services.common.expressions import CURRENT_VMS, NUMBERS, TEXTS, is_of_vm
 from services.scheduler.core.columns import HostColumns
 from services.scheduler.core.filters import HOST_FILTERS, Left, count_left
 from services.scheduler.core.room import Room
@@ -14,6 +15,7 @@ from services.scheduler.core.shapes import Shape
 
 _ALWAYS_SAID = frozenset({"enabled", "wanted host", "requirement"})
 _MOST_NAMES = 3
+_LIKENESS = 0.8
 
 
 class Why(NamedTuple):
@@ -46,6 +48,17 @@ def unknown_attributes(columns: HostColumns, names: Iterable[str]) -> list[str]:
     """Those that no host has: mostly misspelt ones."""
     given = (name for name in names if name not in NUMBERS and name != CURRENT_VMS and not is_of_vm(name))
     return sorted(name for name in given if not columns.has_attribute(name))
+
+
+def unknown_words(columns: HostColumns, names: Sequence[str]) -> list[str]:
+    """What to say of attributes that no host has."""
+    return [f"no host has the attribute {name}{_meant(columns, name)}" for name in names]
+
+
+def _meant(columns: HostColumns, name: str) -> str:
+    known = {*NUMBERS, *TEXTS, CURRENT_VMS, *filter(columns.has_attribute, columns.attributes)}
+    close = get_close_matches(name, sorted(known - {name}), 1, _LIKENESS)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _said(lefts: Sequence[Left], hosts: int) -> list[str]:

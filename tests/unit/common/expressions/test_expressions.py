@@ -274,9 +274,7 @@ def written(node: Numeric | Boolean) -> str:
             return f"({node.name})"
         case Negative():
             return f"(-{written(node.operand)})"
-        case Arithmetic():
-            return f"({written(node.left)} {node.sign} {written(node.right)})"
-        case Comparison():
+        case Arithmetic() | Comparison():
             return f"({written(node.left)} {node.sign} {written(node.right)})"
         case TextComparison():
             return f'({node.name} {node.sign} "{node.text}")'
