@@ -16,6 +16,7 @@ from services.cli.exits import CliError, Exit
 from services.cli.resources.vms import VMS
 from services.cli.rpc_errors import exit_code_of_number
 from services.cli.session import is_terminal
+from services.common.domain.words import counted
 
 BATCH = 500
 BATCH_SECONDS = 120.0
@@ -89,4 +90,4 @@ def summary(vms: Sequence[Vm]) -> str:
     ids = sorted(vm.id for vm in vms)
     is_row = ids[-1] - ids[0] == len(ids) - 1
     shown = f"{ids[0]} to {ids[-1]}" if is_row else ", ".join(map(str, ids[:20])) + (" …" if len(ids) > 20 else "")
-    return f"created {len(vms)} VMs, ids {shown}"
+    return f"created {counted(len(vms), 'VM')}, ids {shown}"

@@ -158,7 +158,10 @@ def check_done(matrix: Matrix, state: str, verb: Verb) -> None:
     cell = matrix.cells[state, verb]
     if (state, verb) in NO_GUEST_YET:
         assert cell.failure is not None
-        assert (cell.failure.reason, "the guest does not run" in cell.failure.message) == ("STATE_FORBIDS", True)
+        assert (cell.failure.reason, "its console opens once the guest runs" in cell.failure.message) == (
+            "STATE_FORBIDS",
+            True,
+        )
         return
     assert cell.failure is None, cell.failure
     assert cell.problem == ""

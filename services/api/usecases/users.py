@@ -16,6 +16,7 @@ from services.common.domain.errors import MolnError, invalid
 from services.common.domain.ids import check_name
 from services.common.domain.keys import SCHEMA_VERSION
 from services.common.domain.reasons import Reason
+from services.common.domain.words import counted, them
 from services.common.resources import page_token
 from services.common.resources.records import cause_of, check_etag, claim_name, name_key
 from services.common.resources.update_mask import apply_mask
@@ -138,7 +139,8 @@ class Users:
             if self._cloud.catalog.usage(user_id).vms:
                 count = self._cloud.catalog.usage(user_id).vms
                 raise MolnError(
-                    Reason.USER_IN_USE, f"delete user {entry.value.name}: he has {count} VMs; terminate them"
+                    Reason.USER_IN_USE,
+                    f"delete user {entry.value.name}: he has {counted(count, 'VM')}; terminate {them(count)}",
                 )
             usage = self._cloud.catalog.get("usage", user_id, "")
             usage_key = key("usage", user_id)

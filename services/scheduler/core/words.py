@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import NamedTuple
 
 from services.common.domain.reasons import Reason
+from services.common.domain.words import counted
 from services.common.expressions import CURRENT_VMS, NUMBERS, TEXTS, is_of_vm
 from services.scheduler.core.columns import HostColumns
 from services.scheduler.core.filters import HOST_FILTERS, Left, count_left
@@ -38,7 +39,7 @@ def why_from(columns: HostColumns, shape: Shape, lefts: Sequence[Left]) -> Why:
     """The same from counts that end with no host."""
     if not len(columns):
         return Why(Reason.NO_HOSTS, "there is no host; add one with: moln host create NAME")
-    said = f"{_hosts(len(columns))}: {', '.join(_said(lefts, len(columns)))}"
+    said = f"{counted(len(columns), 'host')}: {', '.join(_said(lefts, len(columns)))}"
     if any(left.hosts == 0 for left in lefts if left.name in HOST_FILTERS):
         return Why(Reason.NO_HOSTS, said)
     return Why(Reason.NO_HOST_FITS, said + _unknown(columns, shape))
@@ -70,10 +71,6 @@ def _said(lefts: Sequence[Left], hosts: int) -> list[str]:
             break
         hosts = left.hosts
     return said
-
-
-def _hosts(count: int) -> str:
-    return "1 host" if count == 1 else f"{count} hosts"
 
 
 def _unknown(columns: HostColumns, shape: Shape) -> str:
