@@ -160,9 +160,9 @@ def test_a_vm_that_does_not_start_is_recovered(own_stack: Stack, action: str, st
     command(own_stack, "start_failure_rate", "1")
     own_stack.moln("vm", "create", name, "--no-net", "--memory", "64M", "--host", "sim-1")
     eventually_sync(lambda: own_stack.read("vm", "show", name)["view"]["state"] == "FAILED", what="it fails")
-    if action != "failure":
-        command(own_stack, "start_failure_rate", "0")
     own_stack.moln("vm", "recover", name, "--as", action, "--yes")
+    if action != "failure":  # not before: once it runs there is nothing to recover
+        command(own_stack, "start_failure_rate", "0")
     if state:
         own_stack.moln("vm", "wait", name, "--for", state.lower().replace("_", "-"))
     else:
