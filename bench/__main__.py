@@ -10,7 +10,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import agents, moves, peers, vms
+from bench import adopting, agents, moves, peers, vms
 from bench.records import HEADER, RESULTS, Record, line, save
 
 SCALE = 10_000
@@ -23,6 +23,7 @@ BENCHMARKS: Mapping[str, Callable[[int], Awaitable[list[Record]]]] = {
     "list": vms.list_vms,
     "agent_sweep": agents.agent_sweep,
     "agent_start": agents.agent_start,
+    "agent_adopt": adopting.agent_adopt,
     "migration_steps": moves.migration_steps,
     "drain_50": moves.drain_50,
 }

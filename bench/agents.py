@@ -182,14 +182,15 @@ async def a_node(bench: Bench) -> AsyncIterator[None]:
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         try:
-            await _until_up(hosts, bench, made.host.id)
+            await until_up(hosts, bench, made.host.id)
             yield
         finally:
             agent.terminate()
             await agent.wait()
 
 
-async def _until_up(hosts: HostStub, bench: Bench, host_id: int) -> None:
+async def until_up(hosts: HostStub, bench: Bench, host_id: int) -> None:
+    """The host is heard, and has told what it is."""
     deadline = time.perf_counter() + 60
     while time.perf_counter() < deadline:
         host = await hosts.GetHost(host_service_pb2.GetHostRequest(id=host_id), metadata=bench.metadata)

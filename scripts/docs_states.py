@@ -102,7 +102,8 @@ def states(table: Table) -> list[str]:
         f"another definition: {', '.join(f'`{verb}`' for verb in VERBS if verb in NOT_OF_IMPORTED)}.",
         "",
         "An operation goes beside the desired state: there is one exclusive and one background operation of a VM at a",
-        "time. No operation holds up a change of the desired state. A VM without a host is changed at once.",
+        "time. No operation holds up a change of the desired state. A VM without a host is changed at once. While one",
+        "is in flight `recover` is allowed in every state but TERMINATING; to delete it is allowed everywhere.",
         "",
         *table(("`moln vm …`", "RPC", "allowed in", "reaches", "carried out by", "needs of the host"), _verbs()),
     ]
@@ -117,8 +118,8 @@ def _verbs() -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for verb, row in VERBS.items():
         allowed = "every state" if verb is Verb.TERMINATE else ", ".join(sorted(map(state_name, row.allowed)))
-        if verb is Verb.RECOVER:
-            allowed = "every state but TERMINATING"
+        for state in map(state_name, row.hard_only):
+            allowed = allowed.replace(state, f"{state} (only `--hard`)")
         capability = f"`{row.capability}`" if row.capability else "–"
         rows.append((f"`{verb}`", f"`{row.rpc}`", allowed, _reaches(row), str(row.executor), capability))
     return rows

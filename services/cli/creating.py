@@ -7,16 +7,21 @@ from collections.abc import Iterator, Sequence
 
 import click
 
+from moln.compute.v1.template_pb2 import VmTemplate
 from moln.compute.v1.vm_pb2 import Vm
 from moln.compute.v1.vm_service_pb2 import BatchCreateVmsRequest, BatchCreateVmsResponse, CreateVmRequest, Failure
+from moln.scheduler.v1.scheduler_service_pb2 import CheckExpressionRequest, CheckExpressionResponse
 from services.cli.client import Client
 from services.cli.exits import CliError, Exit
 from services.cli.resources.vms import VMS
 from services.cli.rpc_errors import exit_code_of_number
 from services.cli.session import is_terminal
+from services.common.domain.words import counted
 
 BATCH = 500
 BATCH_SECONDS = 120.0
+CHECK_SECONDS = 3.0
+_CHECK = "/moln.scheduler.v1.SchedulerService/CheckExpression"
 
 
 def create_one(client: Client, request: CreateVmRequest) -> Vm:
@@ -38,6 +43,19 @@ def create_many(client: Client, request: CreateVmRequest, count: int) -> tuple[l
         if is_terminal() and count > BATCH:
             click.echo(f"\r{len(created)} of {count} created", nl=len(created) + len(failures) >= count, err=True)
     return created, failures
+
+
+def warn(client: Client, template: VmTemplate) -> None:
+    """Says on standard error what the expressions of a template name that no host has; nothing if nobody answers."""
+    if not (template.requirement or template.rank):
+        return
+    request = CheckExpressionRequest(requirement=template.requirement, rank=template.rank)
+    try:
+        answer = client.unary(_CHECK, request, CheckExpressionResponse, seconds=CHECK_SECONDS)
+    except CliError:
+        return
+    for warning in answer.warnings:
+        click.echo(f"moln: warning: {warning}", err=True)
 
 
 def _batches(request: CreateVmRequest, count: int) -> Iterator[BatchCreateVmsRequest]:
@@ -72,4 +90,4 @@ def summary(vms: Sequence[Vm]) -> str:
     ids = sorted(vm.id for vm in vms)
     is_row = ids[-1] - ids[0] == len(ids) - 1
     shown = f"{ids[0]} to {ids[-1]}" if is_row else ", ".join(map(str, ids[:20])) + (" …" if len(ids) > 20 else "")
-    return f"created {len(vms)} VMs, ids {shown}"
+    return f"created {counted(len(vms), 'VM')}, ids {shown}"

@@ -11,6 +11,7 @@ from moln.compute.v1.host_pb2 import Host, HostOperation, HostOperationKind, Hos
 from services.cli.printing import fields, section
 from services.cli.resources.hosts import cpu_of, labels_of, memory_of, share, state_of
 from services.cli.sizes import age, clock, mib
+from services.common.domain.words import counted
 
 STATE_FOLDER = "/var/lib/moln"
 
@@ -45,7 +46,10 @@ def _head(host: Host) -> Iterator[tuple[str, object]]:
     yield "state", f"{state_of(host)} for {age(host.view.since)}"
     yield "cluster", host.view.cluster
     yield "vms", str(host.view.vms)
-    yield "to move away", f"{host.view.drain_left} of {host.view.drain_total} VMs" if host.view.drain_total else ""
+    yield (
+        "to move away",
+        f"{host.view.drain_left} of {counted(host.view.drain_total, 'VM')}" if host.view.drain_total else "",
+    )
     yield "cpu", f"{cpu_of(host)} cores given out"
     yield "memory", f"{memory_of(host)} given out"
     yield "disk", f"{share(mib(host.view.disk_mib_used), mib(host.view.disk_mib_total))} given out"
@@ -66,6 +70,10 @@ def _head(host: Host) -> Iterator[tuple[str, object]]:
     yield "labels", labels_of(host.spec.labels)
     yield "taints", " ".join(host.spec.taints)
     yield "created", clock(host.spec.create_time)
+
+
+def _left(host: Host) -> str:
+    return f"{host.view.drain_left} of {counted(host.view.drain_total, 'VM')}" if host.view.drain_total else ""
 
 
 def _fence_command(spec: HostSpec) -> str:

@@ -59,7 +59,8 @@ def follow(session: Session, vms: Sequence[Vm], flags: dict[str, Any]) -> None:
             if outcome.reason:
                 failures.append(f"{VMS.title(vm)}: {word_of(outcome.kind)} failed: {outcome.reason}: {outcome.message}")
             else:
-                click.echo(f"{VMS.title(vm)}: {word_of(outcome.kind)} is done{results_of(outcome)}")
+                results = results_of(session, vm, outcome)
+                click.echo(f"{VMS.title(vm)}: {word_of(outcome.kind)} is done" + (f" ({results})" if results else ""))
     if failures:
         raise CliError("\nmoln: ".join(failures))
 
@@ -80,7 +81,15 @@ def word_of(kind: int) -> str:
     return OperationKind.Name(cast(OperationKind, kind)).removeprefix(_PREFIX).replace("_", " ").lower()
 
 
-def results_of(operation: pb.VmOperation) -> str:
-    """` (image_id 7)`."""
-    shown = ", ".join(f"{name} {value}" for name, value in sorted(operation.results.items()))
-    return f" ({shown})" if shown else ""
+def results_of(session: Session, vm: Vm, operation: pb.VmOperation) -> str:
+    """`host node-2`, `image golden`: what came of it by names, as far as those are known."""
+    return ", ".join(_result(session, vm, name, value) for name, value in sorted(operation.results.items()))
+
+
+def _result(session: Session, vm: Vm, name: str, value: str) -> str:
+    what = name.removesuffix("_id").replace("_", " ")
+    if name == "host_id":
+        now = VMS.find(session.client, str(vm.id)).view
+        return f"{what} {now.host}" if str(now.host_id) == value else f"{what} {value}"
+    asked = vm.intent.background.parameters.image_name
+    return f"{what} {asked} ({value})" if name == "image_id" and asked else f"{what} {value}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from moln.operations.v1.monitoring_service_pb2 import HostUsage, Top, Usage, VmUsage
 from services.cli.sizes import clock
 from services.cli.tables import Column
+from services.common.domain.words import counted
 
 _UNITS = ("B", "K", "M", "G", "T", "P")
 _BIG = 1000.0
@@ -68,7 +69,9 @@ def summary(top: Top) -> str:
         busy = sum(host.usage.cpu_percent for host in top.hosts)
         memory = sum(host.usage.memory_bytes for host in top.hosts)
         whole = sum(host.memory_total_bytes for host in top.hosts)
-        parts.append(f"{len(top.hosts)} hosts: CPU {busy:.0f}% of {100 * sum(host.cpus for host in top.hosts)}")
+        parts.append(
+            f"{counted(len(top.hosts), 'host')}: CPU {busy:.0f}% of {100 * sum(host.cpus for host in top.hosts)}"
+        )
         parts.append(f"memory {_of(memory, whole)}")
     parts.append(f"{top.total_vms} running VMs")
     return ", ".join(parts)

@@ -46,7 +46,7 @@ def act(client: Client, method: str, requests: Sequence[Message], vms: Sequence[
         try:
             return client.unary(VMS.path(method), request, Vm)
         except CliError as err:
-            return CliError(f"{VMS.title(vm)}: {err.message}", err.code, reason=err.reason)
+            return CliError(naming(vm, err.message), err.code, reason=err.reason)
 
     errors: list[CliError] = []
     changed: list[Vm] = []
@@ -60,6 +60,12 @@ def act(client: Client, method: str, requests: Sequence[Message], vms: Sequence[
     if errors:
         raise CliError("\nmoln: ".join(error.message for error in errors), errors[0].code, reason=errors[0].reason)
     return changed
+
+
+def naming(vm: Vm, message: str) -> str:
+    """What is wrong with a VM; one that the message names by its name alone is named by its id too, and only once."""
+    known, title = f"VM {vm.spec.name}:", VMS.title(vm)
+    return message.replace(known, f"{title}:", 1) if known in message else f"{title}: {message}"
 
 
 def wait_if(client: Client, vms: Sequence[Vm], state: VmState, seconds: float) -> None:

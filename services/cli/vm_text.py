@@ -106,7 +106,8 @@ def _rule_lines(vm: Vm) -> Sequence[str]:
 
 def _status_lines(vm: Vm) -> Iterator[str]:
     for status in vm.statuses:
-        where = f"host {status.host_id}: {phase_word(status.phase)} for {age(status.since)}, attempt {status.attempt}"
+        host = vm.view.host if vm.view.host and status.host_id == vm.view.host_id else str(status.host_id)
+        where = f"host {host}: {phase_word(status.phase)} for {age(status.since)}, attempt {status.attempt}"
         yield ", ".join(filter(None, (where, status.step and f"step {status.step}", status.hypervisor_name)))
         if status.reason or status.message:
             yield "  " + ": ".join(filter(None, (status.reason, status.message)))

@@ -213,7 +213,7 @@ def _self_fence(settings: Settings, identity: Identity, changed: Callable[[], No
 
 async def _driver(settings: Settings, identity: Identity, timers: Timers, stack: AsyncExitStack, run: Run) -> Driver:
     if settings.driver == "libvirt":
-        real = await stack.enter_async_context(_libvirt(settings, identity))
+        real = await stack.enter_async_context(_libvirt(settings, identity, run))
         if settings.data_listen:
             await _serve_files(settings, real, stack, run)
         return real
@@ -239,7 +239,7 @@ async def _serve_files(settings: Settings, driver: LibvirtDriver, stack: AsyncEx
     driver.data_address = settings.data_advertise or str(address)
 
 
-def _libvirt(settings: Settings, identity: Identity) -> LibvirtDriver:
+def _libvirt(settings: Settings, identity: Identity, run: Run) -> LibvirtDriver:
     if len(identity.hosts) != 1:
         raise SettingsError(f"{settings.identity_file}: the libvirt driver carries one host, not {len(identity.hosts)}")
     try:
@@ -256,7 +256,7 @@ def _libvirt(settings: Settings, identity: Identity) -> LibvirtDriver:
     def dial(to: str) -> grpc.aio.Channel:
         return _dial(settings, to)
 
-    return LibvirtDriver(options, ImageSource(dial).fetch, VolumeStore(dial))
+    return LibvirtDriver(options, ImageSource(dial).fetch, VolumeStore(dial), run.stopped)
 
 
 def _knobs(settings: Settings) -> Knobs:

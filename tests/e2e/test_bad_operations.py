@@ -44,8 +44,6 @@ def test_a_disk_or_device_that_is_not_there_is_named_with_those_that_are(web: St
     assert (code, "no disk 7; it has 0" in text) == (4, True), text
     code, text = line(web, "vm", "resize-disk", "web", "7", "2G")
     assert (code, "no disk 7; it has 0" in text) == (4, True), text
-    code, text = line(web, "vm", "save-disk", "web", "7", "copy")
-    assert (code, "no disk 7; it has 0" in text) == (4, True), text
     code, text = line(web, "vm", "detach-nic", "web", "7")
     assert (code, "no interface 7; it has 0" in text) == (4, True), text
 
@@ -162,9 +160,9 @@ def test_a_vm_that_does_not_start_is_recovered(own_stack: Stack, action: str, st
     command(own_stack, "start_failure_rate", "1")
     own_stack.moln("vm", "create", name, "--no-net", "--memory", "64M", "--host", "sim-1")
     eventually_sync(lambda: own_stack.read("vm", "show", name)["view"]["state"] == "FAILED", what="it fails")
-    if action != "failure":
-        command(own_stack, "start_failure_rate", "0")
     own_stack.moln("vm", "recover", name, "--as", action, "--yes")
+    if action != "failure":  # not before: once it runs there is nothing to recover
+        command(own_stack, "start_failure_rate", "0")
     if state:
         own_stack.moln("vm", "wait", name, "--for", state.lower().replace("_", "-"))
     else:
@@ -180,6 +178,21 @@ def test_an_operation_that_was_done_by_hand_is_declared_done(own_stack: Stack) -
     command(own_stack, "deed_latency_s", "0")
     ended = own_stack.read("vm", "operation", "hand")
     assert (ended["is_done"], ended.get("reason", "")) == (True, "")
+
+
+def test_a_suspended_vm_is_powered_off_only_by_dropping_its_memory_and_a_vm_at_rest_is_not_recovered(
+    own_stack: Stack,
+) -> None:
+    own_stack.moln("vm", "create", "asleep", "--no-net", "--memory", "64M", "--wait")
+    code, text = line(own_stack, "vm", "recover", "asleep")
+    assert (code, "here is nothing to recover" in text) == (5, True), text
+    own_stack.moln("vm", "suspend", "asleep", "--wait")
+    code, text = line(own_stack, "vm", "poweroff", "asleep")
+    assert (code, "resume it first" in text) == (5, True), text
+    own_stack.moln("vm", "poweroff", "asleep", "--hard", "--wait")
+    assert own_stack.read("vm", "show", "asleep")["view"]["state"] == "POWERED_OFF"
+    own_stack.moln("vm", "resume", "asleep", "--wait")
+    own_stack.moln("vm", "poweroff", "asleep", "--hard", "--wait")
 
 
 def test_the_users_own_fields_are_set_shown_and_taken_away(own_stack: Stack) -> None:

@@ -152,6 +152,8 @@ def settled(spec: vm_pb2.VmSpec, operation: vm_pb2.Operation, end: End) -> vm_pb
         _UNDO[_OPPOSITE[operation.kind]](after.template, operation.parameters)
     else:
         _UNDO[operation.kind](after.template, operation.parameters)
+        if operation.parameters.HasField("former_cause") and after.cause == operation.cause:
+            after.cause.CopyFrom(operation.parameters.former_cause)
     return after
 
 

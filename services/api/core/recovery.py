@@ -1,10 +1,13 @@
-"""What becomes desired of a VM whose wish is given up: to rest where it is. Pure."""
+"""Whether a VM is stuck in anything, and what becomes desired of one whose wish is given up. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from moln.compute.v1 import vm_pb2
+from services.api.core.verbs import VERBS, Verb, check_verb, state_name
+from services.common.domain.errors import MolnError
+from services.common.domain.reasons import Reason
 
 _BACK: Mapping[int, vm_pb2.DesiredState] = {
     vm_pb2.VM_STATE_PENDING: vm_pb2.DESIRED_STATE_HELD,
@@ -14,6 +17,22 @@ _BACK: Mapping[int, vm_pb2.DesiredState] = {
     vm_pb2.VM_STATE_STOPPING: vm_pb2.DESIRED_STATE_RUNNING,
     vm_pb2.VM_STATE_UNDEPLOYING: vm_pb2.DESIRED_STATE_RUNNING,
 }
+
+
+def check_stuck(state: int, vm_name: str, *, is_at_work: bool) -> None:
+    """Raises STATE_FORBIDS where nothing is to recover: it rests, and no operation is in flight (`is_at_work`)."""
+    allowed = VERBS[Verb.RECOVER].allowed
+    if state == vm_pb2.VM_STATE_TERMINATING:
+        check_verb(Verb.RECOVER, state, vm_name)
+    if state in allowed or is_at_work:
+        return
+    names = ", ".join(sorted(map(state_name, allowed)))
+    raise MolnError(
+        Reason.STATE_FORBIDS,
+        f"recover VM {vm_name}: it is {state_name(state)}; recover is allowed in {names}, and while an operation is in "
+        "flight: it gets a VM out of what failed or does not end, and here is nothing to recover",
+        metadata={"state": state_name(state), "allowed": names},
+    )
 
 
 def given_up(state: int, desired: vm_pb2.DesiredState) -> vm_pb2.DesiredState:

@@ -56,7 +56,7 @@ class VerbRow(NamedTuple):
     """One verb. `desired` 0: it changes no desired state; `operation` 0: it is none.
 
     `capability`: what the VM's host must be able to do, as its inventory says; empty: every host can. Of several, with
-    ` or ` between them, one is enough.
+    ` or ` between them, one is enough. In the states of `hard_only`, some of the allowed ones, it must be hard.
     """
 
     rpc: str
@@ -67,6 +67,7 @@ class VerbRow(NamedTuple):
     operation: vm_pb2.OperationKind = vm_pb2.OPERATION_KIND_UNSPECIFIED
     capability: str = ""
     is_background: bool = False
+    hard_only: frozenset[int] = frozenset()
 
 
 _STATE_NAMES = {number: name.removeprefix("VM_STATE_") for name, number in vm_pb2.VmState.items()}
@@ -86,6 +87,7 @@ _LIVE = _states("STARTING RUNNING POWERING_OFF")
 _CHANGEABLE = _states("PENDING HELD RUNNING POWERED_OFF STOPPED UNDEPLOYED")
 _CALM = _states("RUNNING POWERED_OFF")
 _MOVABLE = _states("RUNNING POWERED_OFF SUSPENDED")
+_STUCK = _EVERY - _states("HELD RUNNING POWERED_OFF SUSPENDED STOPPED UNDEPLOYED TERMINATING")
 _MOVES = "migrate_live or migrate_save or migrate_cold"
 
 VERBS: Mapping[Verb, VerbRow] = {
@@ -104,10 +106,11 @@ VERBS: Mapping[Verb, VerbRow] = {
     ),
     Verb.POWEROFF: VerbRow(
         "PoweroffVm",
-        _LIVE | _states("POWERED_OFF SUSPENDING STOPPING UNDEPLOYING MIGRATING FAILED UNKNOWN"),
+        _LIVE | _states("POWERED_OFF SUSPENDING SUSPENDED STOPPING UNDEPLOYING MIGRATING FAILED UNKNOWN"),
         vm_pb2.VM_STATE_POWERED_OFF,
         Executor.NODE,
         vm_pb2.DESIRED_STATE_POWERED_OFF,
+        hard_only=_states("SUSPENDED"),
     ),
     Verb.RESUME: VerbRow(
         "ResumeVm",
@@ -165,7 +168,7 @@ VERBS: Mapping[Verb, VerbRow] = {
         operation=vm_pb2.OPERATION_KIND_MIGRATE,
         capability=_MOVES,
     ),
-    Verb.RECOVER: VerbRow("RecoverVm", _EVERY - _states("TERMINATING"), vm_pb2.VM_STATE_RUNNING, Executor.API),
+    Verb.RECOVER: VerbRow("RecoverVm", _STUCK, vm_pb2.VM_STATE_RUNNING, Executor.API),
     Verb.ATTACH_DISK: VerbRow(
         "AttachVmDisk",
         _CHANGEABLE,
@@ -292,8 +295,9 @@ NOT_OF_IMPORTED = frozenset(
 
 
 def check_verb(
-    verb: Verb, state: int, vm_name: str, capabilities: Collection[str] | None = None, *, is_imported: bool = False
-) -> VerbRow:
+    verb: Verb, state: int, vm_name: str, capabilities: Collection[str] | None = None, *, is_imported: bool = False,
+    is_hard: bool = True,
+) -> VerbRow:  # fmt: skip
     """Returns the verb's row, or raises STATE_FORBIDS, naming the states in which the verb is allowed, or CAPABILITY.
 
     `capabilities` are those of the VM's host; None where it has none, or none that is known.
@@ -310,6 +314,13 @@ def check_verb(
             Reason.STATE_FORBIDS,
             f"{verb} VM {vm_name}: it is {state_name(state)}; {verb} is allowed in {allowed}",
             metadata={"state": state_name(state), "allowed": allowed},
+        )
+    if state in row.hard_only and not is_hard:
+        raise MolnError(
+            Reason.STATE_FORBIDS,
+            f"{verb} VM {vm_name}: it is {state_name(state)}, so that its guest cannot be asked; resume it first "
+            f"(moln vm resume), or drop the memory that is saved of it (moln vm {verb} --hard)",
+            metadata={"state": state_name(state), "allowed": f"{state_name(state)} (hard)"},
         )
     if row.capability and capabilities is not None and not set(row.capability.split(" or ")) & set(capabilities):
         raise MolnError(

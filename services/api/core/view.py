@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -87,8 +87,11 @@ _UNHEARD = {
 }
 
 
-def compute_view(parts: VmParts, liveness: host_pb2.HostLiveness | None) -> View:
-    """What a VM amounts to. `liveness` is that of the placement's host, None when it was never heard."""
+def compute_view(parts: VmParts, liveness: host_pb2.HostLiveness | None, host_name: Callable[[int], str] = str) -> View:
+    """What a VM amounts to. `liveness` is that of the placement's host, None when it was never heard.
+
+    `host_name` is what people call a host.
+    """
     intent, placement, status = parts.intent, parts.placement, parts.status
     if intent is None:
         return GONE
@@ -101,7 +104,7 @@ def compute_view(parts: VmParts, liveness: host_pb2.HostLiveness | None) -> View
         reason, message = _UNHEARD[liveness.state]
         return View(vm_pb2.VM_STATE_UNKNOWN, host_id, reason, message, liveness.since)
     if placement.HasField("move") and placement.move.phase in _MOVING:
-        return _moving(placement, status, host_id)
+        return _moving(placement, status, host_id, host_name(placement.move.target_host_id))
     if _is_stored(parts, intent, placement):
         since = status.since if status is not None else intent.change_time
         return View(_ON_THE_WAY[intent.desired], host_id, message="in the datastore; the node erases", since=since)
@@ -118,10 +121,10 @@ _MOVES = {
 }
 
 
-def _moving(placement: vm_pb2.VmPlacement, status: vm_pb2.VmStatus | None, host_id: int) -> View:
+def _moving(placement: vm_pb2.VmPlacement, status: vm_pb2.VmStatus | None, host_id: int, target: str) -> View:
     """On its way to another host; it is placed where it was until it has arrived."""
     move = placement.move
-    message = _MOVES[move.phase].format(target=move.target_host_id)
+    message = _MOVES[move.phase].format(target=target)
     if status is not None and status.progress_percent:
         message += f", {status.progress_percent} %"
     start = status.start_time if status is not None and status.phase in _GUEST_RUNS else None

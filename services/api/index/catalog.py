@@ -36,6 +36,10 @@ class Named:
         """The stored spec of an id, or None."""
         return self._specs.get(f"{object_id:010d}")
 
+    def is_taken(self, name: str, owner_id: int) -> bool:
+        """Whether this owner has one of that name."""
+        return any(self._specs[key].value.owner_id == owner_id for key in self._by_name.get(name, ()))
+
     def resolve(self, text: str, caller: Caller, field: str) -> int:
         """The id that a name or an id in a request stands for. Raises NOT_FOUND or NAME_AMBIGUOUS, naming the field."""
         found = self._visible(text, caller)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from moln.compute.v1 import host_pb2, vm_pb2
 from services.api.core.liveness import is_monitored, suspends_self_fence
 from services.common.store import Change, Entry
@@ -97,10 +99,8 @@ class HostRecord:
             host.spec.CopyFrom(self.spec.value)
         if self.inventory is not None:
             host.inventory.CopyFrom(self.inventory.value)
-        since = host.spec.create_time
         if self.liveness is not None:
             host.liveness.CopyFrom(self.liveness.value)
-            since = host.liveness.since
         if self.operation is not None:
             host.operation.CopyFrom(self.operation.value)
         cpu, memory, disk = self.totals()
@@ -118,12 +118,21 @@ class HostRecord:
                 cluster=cluster,
                 resource_version=self.revision,
                 etag=str(self.spec.mod_revision) if self.spec is not None else "",
-                since=since,
+                since=self._since(host),
                 drain_left=self.vms if is_draining else 0,
                 drain_total=max(self.vms, host.spec.drain_vms) if is_draining else 0,
             )
         )
         return host
+
+    def _since(self, host: host_pb2.Host) -> Timestamp:
+        """Since when its state is what it is: since it is heard or not, or since its mode was set."""
+        heard = host.liveness.since if host.HasField("liveness") else host.spec.create_time
+        if not host.spec.HasField("mode_time") or self.state() in _BY_LIVENESS.values():
+            return heard
+        if host.spec.mode == host_pb2.HOST_MODE_OFFLINE:
+            return host.spec.mode_time
+        return max(heard, host.spec.mode_time, key=Timestamp.ToNanoseconds)
 
 
 LivenessListener = Callable[[HostRecord, int], None]

@@ -303,7 +303,8 @@ class VmIndex:
     def _review(self, record: VmRecord, revision: int, entry: Entry | None) -> None:
         before = record.view
         host = self._hosts.get(record.host_id)
-        after = compute_view(record.parts(), host.liveness_value() if host is not None else None)
+        liveness = host.liveness_value() if host is not None else None
+        after = compute_view(record.parts(), liveness, self._hosts.name_of)
         record.view = after
         if after.state != before.state:
             self._count(record, before, after)

@@ -14,6 +14,7 @@ from services.api.usecases.resources import swap
 from services.common.domain.caller import Caller
 from services.common.domain.errors import MolnError
 from services.common.domain.reasons import Reason
+from services.common.domain.words import counted
 from services.common.store import Store, Txn, key
 
 LEADERS = ("api", "scheduler", "imagesvc", "netsvc")
@@ -142,7 +143,7 @@ def _host_problems(host: HostRecord) -> Iterator[Problem]:
         yield Problem(
             subject=subject,
             reason=Reason.HOST_SILENT,
-            message=f"is silent; its {host.vms} VMs are UNKNOWN",
+            message=f"is silent, and what becomes of its {counted(host.vms, 'VM')} is UNKNOWN",
             remedy=f"see whether the machine and its agent run; if it is off: moln host fence {host.name}",
         )
     else:

@@ -13,6 +13,7 @@ from services.common.domain.errors import MolnError
 from services.common.domain.ids import check_name
 from services.common.domain.keys import SCHEMA_VERSION
 from services.common.domain.reasons import Reason
+from services.common.domain.words import counted, them
 from services.common.resources import page_token
 from services.common.resources.labels import check_labels
 from services.common.resources.records import Repeatable, cause_of, claim_name, name_key
@@ -89,7 +90,8 @@ class Clusters:
             if cluster.view.hosts:
                 raise MolnError(
                     Reason.CLUSTER_IN_USE,
-                    f"delete cluster {cluster.spec.name}: {cluster.view.hosts} hosts are in it; move them first: "
+                    f"delete cluster {cluster.spec.name}: it has {counted(cluster.view.hosts, 'host')}; move "
+                    f"{them(cluster.view.hosts)} first: "
                     f"moln cluster remove {cluster.spec.name} HOST",
                 )
             txn = Txn()

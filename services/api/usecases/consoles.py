@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from moln.compute.v1 import vm_service_pb2
+from moln.compute.v1 import vm_pb2, vm_service_pb2
 from moln.node.v1 import node_service_pb2
 from services.api.core.verbs import Verb, check_verb
 from services.api.nodes.tunnels import Tunnel, Tunnels
@@ -36,13 +36,17 @@ class Consoles:
         if first is None or not first.id:
             raise invalid("id", "must be in the first message of the stream", reason=Reason.FIELD_REQUIRED)
         record = self._vms.visible(first.id, caller)
-        check_verb(Verb.CONSOLE, record.view.state, record.name)
+        state = record.view.state
+        check_verb(Verb.CONSOLE, state, record.name)
         tunnel_id, tunnel = await self._tunnels.open(record, node_service_pb2.TUNNEL_KIND_CONSOLE)
         try:
             async with Background() as tasks:
                 tasks.start(_type(tunnel, first.data, incoming), name="typing")
-                async for data in tunnel.received():
-                    await write(vm_service_pb2.ConsoleVmResponse(data=data))
+                try:
+                    async for data in tunnel.received():
+                        await write(vm_service_pb2.ConsoleVmResponse(data=data))
+                except MolnError as err:
+                    raise _unopened(err, state, record.name) from err
         finally:
             self._tunnels.close(tunnel_id)
 
@@ -59,6 +63,14 @@ class Consoles:
             return b"".join([piece async for piece in tunnel.received()])[-wanted:]
         finally:
             self._tunnels.close(tunnel_id)
+
+
+def _unopened(error: MolnError, state: int, name: str) -> MolnError:
+    """A guest that is still being made has no console yet: then the node's advice, to start it, is of no use."""
+    if error.reason != Reason.STATE_FORBIDS or state != vm_pb2.VM_STATE_STARTING:
+        return error
+    words = "it is STARTING: its console opens once the guest runs; wait for that"
+    return MolnError(error.reason, f"console VM {name}: {words}: moln vm wait {name}", metadata=error.metadata)
 
 
 async def _type(tunnel: Tunnel, first: bytes, incoming: AsyncIterator[vm_service_pb2.ConsoleVmRequest]) -> None:

@@ -20,6 +20,7 @@ from services.common.domain.caller import Caller
 from services.common.domain.errors import MolnError
 from services.common.domain.keys import SCHEMA_VERSION
 from services.common.domain.reasons import Reason
+from services.common.domain.words import counted
 from services.common.resources.records import cause_of
 from services.common.store import Change, Store, Txn, key
 
@@ -87,7 +88,7 @@ class HostScripts:
                 running.append(str(vm.id))
         if running:
             ids = ", ".join(running[:10]) + (", …" if len(running) > 10 else "")
-            problem = f"{len(running)} VMs run there ({ids}); drain it first, or force it"
+            problem = f"it runs {counted(len(running), 'VM')} ({ids}); drain it first, or force it"
             raise MolnError(Reason.HOST_IN_USE, f"power off host {record.name}: {problem}", metadata={"vms": ids})
 
     def _command(self, record: HostRecord, kind: host_pb2.HostOperationKind) -> str:

@@ -12,6 +12,7 @@ from services.api.usecases.resources import swap
 from services.common.domain.caller import Caller
 from services.common.domain.errors import MolnError, invalid
 from services.common.domain.reasons import Reason
+from services.common.domain.words import counted, them
 from services.common.exec import ScriptError, ScriptFolder
 from services.common.filters import Vocabulary, parse
 from services.common.resources import page_token
@@ -93,6 +94,7 @@ class Hosts:
             spec = host_pb2.HostSpec()
             spec.CopyFrom(entry.value)
             spec.mode = mode
+            spec.mode_time.GetCurrentTime()
             if mode not in DRAINS:
                 spec.drain_vms = 0
             elif entry.value.mode not in DRAINS:
@@ -198,8 +200,8 @@ class Hosts:
             ids = ", ".join(str(int(each)) for each in sorted(users)[:10])
             raise MolnError(
                 Reason.HOST_IN_USE,
-                f"{what} {record.name}: {len(users)} VMs are on it ({ids}{', …' if len(users) > 10 else ''}); "
-                "terminate or move them first",
+                f"{what} {record.name}: it has {counted(len(users), 'VM')} ({ids}{', …' if len(users) > 10 else ''}); "
+                f"terminate or move {them(len(users))} first",
                 metadata={"vms": ids},
             )
 

@@ -13,6 +13,7 @@ from services.api.usecases.resources import catch_up
 from services.common.domain.caller import Caller
 from services.common.domain.errors import MolnError
 from services.common.domain.reasons import Reason
+from services.common.domain.words import counted, them
 from services.common.obs.logs import get_logger
 from services.common.store import Conflict, Store, Txn, key
 
@@ -53,7 +54,8 @@ class LostHosts:
         staying = [vm for vm in self._vms(record) if not _has_left(vm, record.id)]
         if staying:
             ids = ", ".join(str(vm.id) for vm in staying[:10]) + (", …" if len(staying) > 10 else "")
-            problem = f"{len(staying)} VMs belong there ({ids}); their disks are lost with it: terminate them first"
+            belong = f"{counted(len(staying), 'VM')} placed there ({ids})"
+            problem = f"{belong}: disks are lost with it, terminate {them(len(staying))} first"
             raise MolnError(Reason.HOST_IN_USE, f"delete host {record.name}: {problem}", metadata={"vms": ids})
 
     async def _give_up(self, record: HostRecord) -> None:

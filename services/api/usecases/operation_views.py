@@ -6,8 +6,8 @@ import asyncio
 
 from moln.compute.v1 import vm_pb2, vm_service_pb2
 from services.api.core.operations import DONE, End
-from services.api.core.recovery import given_up
-from services.api.core.verbs import Verb, check_verb
+from services.api.core.recovery import check_stuck, given_up
+from services.api.core.verbs import Verb
 from services.api.history.keeper import Keeper
 from services.api.history.log import Query
 from services.api.index.cloud import CloudIndex
@@ -90,7 +90,10 @@ class OperationViews:
         return record.serialized(self._cloud.hosts)
 
     async def recover(self, request: vm_service_pb2.RecoverVmRequest, caller: Caller) -> bytes:
-        """Gets a VM out of what it is stuck in; see RecoverAction. Only administrators declare a success."""
+        """Gets a VM out of what it is stuck in; see RecoverAction. Only administrators declare a success.
+
+        Raises STATE_FORBIDS where it is stuck in nothing.
+        """
         if request.action == _DELETE:
             doomed = vm_service_pb2.TerminateVmRequest(id=request.id, is_hard=True, request_id=request.request_id)
             return await self._vms.change(Verb.TERMINATE, doomed, caller)
@@ -101,7 +104,9 @@ class OperationViews:
 
         def build() -> Txn | None:
             record = self._vms.visible(request.id, caller)
-            check_verb(Verb.RECOVER, record.view.state, record.name)
+            assert record.intent is not None  # noqa: S101  for the type checker: `visible` has looked
+            is_at_work = _in_flight(record.intent.value, "") is not None
+            check_stuck(record.view.state, record.name, is_at_work=is_at_work)
             return _recovery(record, request.action, caller)
 
         record = self._vms.visible(request.id, caller)

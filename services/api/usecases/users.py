@@ -10,12 +10,13 @@ from moln.iam.v1 import user_pb2, user_service_pb2
 from moln.operations.v1 import records_pb2
 from services.api.access.credentials import new_token, password_hash, token_hash
 from services.api.index.cloud import CloudIndex
-from services.api.usecases.resources import swap
+from services.api.usecases.resources import catch_up, swap
 from services.common.domain.caller import Caller, Capability
 from services.common.domain.errors import MolnError, invalid
 from services.common.domain.ids import check_name
 from services.common.domain.keys import SCHEMA_VERSION
 from services.common.domain.reasons import Reason
+from services.common.domain.words import counted, them
 from services.common.resources import page_token
 from services.common.resources.records import cause_of, check_etag, claim_name, name_key
 from services.common.resources.update_mask import apply_mask
@@ -127,14 +128,19 @@ class Users:
         await self._change_secret(user_id, caller, change)
 
     async def delete(self, user_id: int, caller: Caller) -> None:
-        """Deletes a user. Raises USER_IN_USE while he has VMs, LAST_ADMIN for the last administrator."""
+        """Deletes a user. Raises USER_IN_USE while he has VMs, LAST_ADMIN for the last administrator.
+
+        What is stored by now is seen: a VM that another process has shown as gone counts no more.
+        """
+        await catch_up(self._store)
 
         def build() -> Txn:
             entry = self._spec(user_id, caller)
             if self._cloud.catalog.usage(user_id).vms:
                 count = self._cloud.catalog.usage(user_id).vms
                 raise MolnError(
-                    Reason.USER_IN_USE, f"delete user {entry.value.name}: he has {count} VMs; terminate them"
+                    Reason.USER_IN_USE,
+                    f"delete user {entry.value.name}: he has {counted(count, 'VM')}; terminate {them(count)}",
                 )
             usage = self._cloud.catalog.get("usage", user_id, "")
             usage_key = key("usage", user_id)

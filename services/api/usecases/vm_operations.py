@@ -204,11 +204,17 @@ class VmOperations:
         return await self._ask(Verb.DELETE_SNAPSHOT, request, caller, _of_snapshot(request.name))
 
     async def save_disk(self, request: vm_service_pb2.SaveVmDiskRequest, caller: Caller) -> bytes:
-        """Saves a disk as a new image, in the background."""
+        """Saves a disk as a new image, in the background. Raises EXISTS/NAME_TAKEN where its owner has such an image.
+
+        One that comes to have the name meanwhile makes the operation fail, with the same words.
+        """
         check_name("image_name", request.image_name)
 
         def prepare(asked: Asked) -> vm_pb2.OperationParameters:
             _disk(asked.spec, request.disk_id)
+            if self._cloud.catalog.images.is_taken(request.image_name, asked.spec.owner_id):
+                problem = f"{asked.spec.owner} has an image {request.image_name} already; choose another name"
+                raise invalid("image_name", problem, reason=Reason.NAME_TAKEN)
             return vm_pb2.OperationParameters(disk_id=request.disk_id, image_name=request.image_name)
 
         return await self._ask(Verb.SAVE_DISK, request, caller, prepare)
@@ -254,6 +260,8 @@ class VmOperations:
         about = prepare(Asked(record, spec, txn, caller))
         cause = cause_of(caller, verb.upper())
         if record.host_id:
+            if spec != record.spec.value:
+                about.former_cause.CopyFrom(record.spec.value.cause)
             operation = _operation(row, record, about, cause.time)
             operation.cause.CopyFrom(cause)
             _take_slot(intent, operation, row, record.name)

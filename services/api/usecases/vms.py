@@ -110,7 +110,9 @@ class Vms:
         def build() -> Txn | None:
             record = self.visible(vm_id, caller)
             capabilities, is_imported = capabilities_of(self._cloud, record), record.is_imported
-            row = check_verb(verb, record.view.state, record.name, capabilities, is_imported=is_imported)
+            row = check_verb(
+                verb, record.view.state, record.name, capabilities, is_imported=is_imported, is_hard=is_hard
+            )
             assert record.intent is not None  # noqa: S101  for the type checker: `visible` has looked
             intent = next_intent(verb, row, record.view.state, record.intent.value, is_hard=is_hard)
             if wanted_host_id and record.intent.value.wanted_host_id != wanted_host_id:

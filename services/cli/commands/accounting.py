@@ -24,6 +24,7 @@ from services.cli.resources.users import USERS
 from services.cli.session import Session
 from services.cli.sizes import clock, parse_seconds
 from services.cli.tables import Column, print_table
+from services.common.domain.words import counted
 
 LIST = "/moln.operations.v1.OperationsService/ListAccountingRecords"
 _HOUR = 3600.0
@@ -104,7 +105,7 @@ def sums(records: Sequence[AccountingRecord]) -> list[AccountingRecord]:
             setattr(whole, name, getattr(whole, name) + getattr(record, name))
         whole.is_size_unknown |= record.is_size_unknown
     for owner_id, whole in by_owner.items():
-        whole.vm_name = f"all {counts[owner_id]} VMs"
+        whole.vm_name = f"all {counted(counts[owner_id], 'VM')}"
     return [whole for owner_id, whole in by_owner.items() if counts[owner_id] > 1]
 
 

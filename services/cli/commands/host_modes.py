@@ -23,6 +23,7 @@ from services.cli.exits import CliError, Exit, usage
 from services.cli.options import SECONDS, Name
 from services.cli.resources.hosts import HOSTS, state_of
 from services.cli.session import Session
+from services.common.domain.words import counted
 
 SCRIPT_SECONDS = 180.0
 DRAIN_SECONDS = 3600.0
@@ -33,7 +34,7 @@ def _set(session: Session, hosts: Sequence[str], method: str, request: Callable[
     changed = []
     for found in HOSTS.find_all(session.client, hosts):
         host = session.client.unary(HOSTS.path(method), request(found.id), Host)
-        left = f", {host.view.drain_left} VMs to move away" if host.view.drain_left else ""
+        left = f", {counted(host.view.drain_left, 'VM')} to move away" if host.view.drain_left else ""
         click.echo(f"{HOSTS.title(host)} is {state_of(host)}{left}")
         changed.append(host)
     return changed
@@ -53,7 +54,7 @@ def _wait_until_empty(session: Session, hosts: Sequence[Host], seconds: float) -
             now = HOSTS.find(session.client, str(host.id))
             if now.view.drain_left != left[host.id]:
                 left[host.id] = now.view.drain_left
-                click.echo(f"{HOSTS.title(now)}: {now.view.drain_left} of {now.view.drain_total} VMs are left")
+                click.echo(f"{HOSTS.title(now)}: {now.view.drain_left} of {counted(now.view.drain_total, 'VM')} left")
 
 
 @click.command(

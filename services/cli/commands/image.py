@@ -28,6 +28,7 @@ from services.cli.session import Session
 from services.cli.sizes import clock, size
 from services.cli.upload import upload
 from services.cli.waiting_images import wait_until_ready
+from services.common.domain.words import counted
 
 
 @click.group("image", cls=Group)
@@ -142,7 +143,7 @@ def _image_lines(image: Image) -> list[str]:
             ("source", " ".join(filter(None, (source_of(image), image.spec.location)))),
             ("datastore", image.view.datastore),
             ("path", image.status.path),
-            ("used by", f"{image.view.vms} VMs"),
+            ("used by", counted(image.view.vms, "VM")),
             ("created", clock(image.spec.create_time)),
             ("labels", " ".join(f"{key}={value}" for key, value in sorted(image.spec.labels.items()))),
             ("description", image.spec.description),

@@ -9,7 +9,7 @@ import click
 from moln.compute.v1.vm_pb2 import Vm, VmState
 from moln.compute.v1.vm_service_pb2 import CreateVmRequest
 from services.cli.command_line import Command
-from services.cli.creating import create_many, create_one, refused, summary
+from services.cli.creating import create_many, create_one, refused, summary, warn
 from services.cli.documents import as_text, plain, yaml_text
 from services.cli.options import SECONDS, SHOW_OUTPUTS, Name, output_option
 from services.cli.printing import print_objects
@@ -62,13 +62,17 @@ def create(
         validate_only=dry_run,
     )
     if dry_run:
-        _show_plan(create_one(session.client, request), count)
+        planned = create_one(session.client, request)
+        _show_plan(planned, count)
+        warn(session.client, planned.spec.template)
         return
     _create(session, request, count, seconds=timeout if wait else 0, output=output)
 
 
 def _create(session: Session, request: CreateVmRequest, count: int, *, seconds: float, output: str) -> None:
     created, failures = create_many(session.client, request, count)
+    if created:
+        warn(session.client, created[0].spec.template)
     if output == "text":
         click.echo(summary(created))
     elif not seconds:

@@ -245,27 +245,27 @@ def context(session: Session, /, vm: str, path: str, **flags: Any) -> None:
 @click.pass_obj
 def operation(session: Session, /, vm: str, operation: str, output: str, **flags: Any) -> None:
     """Shows an operation of a VM (default: the newest): how far it is, or how it ended."""
-    number = VMS.id_of(session.client, vm)
+    known = VMS.find(session.client, vm)
     if flags["wait"]:
-        found = ended(session, Vm(id=number), operation, flags["timeout"])
+        found = ended(session, known, operation, flags["timeout"])
     else:
-        request = pb.GetVmOperationRequest(id=number, operation_id=operation)
+        request = pb.GetVmOperationRequest(id=known.id, operation_id=operation)
         found = session.client.unary(VMS.path("GetVmOperation"), request, pb.VmOperation)
     if output != "text":
         print_document(found, output)
         return
-    for line in fields(_operation_fields(found)):
+    for line in fields(_operation_fields(found, results_of(session, known, found))):
         click.echo(line)
 
 
-def _operation_fields(found: pb.VmOperation) -> Sequence[tuple[str, object]]:
+def _operation_fields(found: pb.VmOperation, results: str) -> Sequence[tuple[str, object]]:
     how = "in flight" if not found.is_done else "failed" if found.reason else "done"
     return (
         ("operation", found.id),
         ("what", word_of(found.kind)),
         ("state", f"{how}, {found.progress_percent} %" if not found.is_done else how),
         ("reason", ": ".join(filter(None, (found.reason, found.message)))),
-        ("results", results_of(found).strip(" ()")),
+        ("results", results),
         ("asked for", clock(found.create_time) if found.create_time.seconds else ""),
         ("ended", clock(found.end_time) if found.end_time.seconds else ""),
         ("until", clock(found.deadline) if found.deadline.seconds and not found.is_done else ""),

@@ -68,7 +68,9 @@ def _do(
     """,
 )
 @_verb_options
-@click.option("--hard", is_flag=True, help="Pull the plug instead of asking the guest.")
+@click.option(
+    "--hard", is_flag=True, help="Pull the plug instead of asking the guest; of a suspended one, drop its memory."
+)
 @click.pass_obj
 def poweroff(session: Session, /, hard: bool, **flags: Any) -> None:
     """Shuts guests down; host, addresses and disks stay reserved."""

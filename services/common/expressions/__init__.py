@@ -1,7 +1,16 @@
 """Requirement and rank expressions: parsed and typed once, evaluated by others. Knows names of attributes, no hosts."""
 
-from services.common.expressions.attributes import DYNAMIC, NUMBERS, TEXTS, attribute_name
+from services.common.expressions.attributes import (
+    CURRENT_VMS,
+    DYNAMIC,
+    NUMBERS,
+    TEXTS,
+    attribute_name,
+    is_given,
+    is_of_vm,
+)
 from services.common.expressions.expression import Expression, Kind, parse
+from services.common.expressions.globs import Glob, Member
 from services.common.expressions.tree import (
     ALWAYS,
     And,
@@ -9,6 +18,7 @@ from services.common.expressions.tree import (
     Boolean,
     Comparison,
     Constant,
+    Membership,
     Negative,
     Not,
     Number,
@@ -16,11 +26,14 @@ from services.common.expressions.tree import (
     NumericAttribute,
     Or,
     TextComparison,
+    TextOfVm,
+    VmThere,
     walk,
 )
 
 __all__ = [
     "ALWAYS",
+    "CURRENT_VMS",
     "DYNAMIC",
     "NUMBERS",
     "TEXTS",
@@ -30,7 +43,10 @@ __all__ = [
     "Comparison",
     "Constant",
     "Expression",
+    "Glob",
     "Kind",
+    "Member",
+    "Membership",
     "Negative",
     "Not",
     "Number",
@@ -38,7 +54,11 @@ __all__ = [
     "NumericAttribute",
     "Or",
     "TextComparison",
+    "TextOfVm",
+    "VmThere",
     "attribute_name",
+    "is_given",
+    "is_of_vm",
     "parse",
     "walk",
 ]

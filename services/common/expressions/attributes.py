@@ -35,10 +35,40 @@ TEXTS = {
 }
 """Attributes that are text, with what they mean."""
 
-DYNAMIC = frozenset({"USED_CPU", "FREE_CPU", "USED_MEMORY", "FREE_MEMORY", "USED_DISK", "FREE_DISK", "RUNNING_VMS"})
+CURRENT_VMS = "CURRENT_VMS"
+"""Ids of the VMs that are placed on the host: a list, for `=`, `!=` and `@>` with one id."""
+
+VM_NUMBERS = {
+    "VM_CPU": "CPU that the VM asks for, in percent of one core.",
+    "VM_VCPUS": "Its virtual CPUs.",
+    "VM_MEMORY": "Its memory, in KiB.",
+    "VM_DISK": "Its disks together, in MiB.",
+    "VM_PRIORITY": "Its priority.",
+}
+"""Attributes of the VM that is to be placed, with what they mean."""
+
+ALIASES = {"MAX_CPU": "TOTAL_CPU", "CPU_USAGE": "USED_CPU", "MAX_MEM": "TOTAL_MEMORY", "MEM_USAGE": "USED_MEMORY"}
+"""Names that OpenNebula's hosts have for the same."""
+
+DYNAMIC = frozenset(
+    {"USED_CPU", "FREE_CPU", "USED_MEMORY", "FREE_MEMORY", "USED_DISK", "FREE_DISK", "RUNNING_VMS", CURRENT_VMS}
+)
 """Attributes that change with every placement."""
 
 LABEL_PREFIX = "LABEL_"
+CLUSTER_LABEL_PREFIX = "CLUSTER_LABEL_"
+VM_LABEL_PREFIX = "VM_LABEL_"
+
+
+def is_of_vm(name: str) -> bool:
+    """Whether an attribute is one of the VM, not of a host."""
+    return name in VM_NUMBERS or name.startswith(VM_LABEL_PREFIX)
+
+
+def is_given(name: str) -> bool:
+    """Whether moln itself says what the attribute is, so that no agent may."""
+    is_ours = name in NUMBERS or name in TEXTS or name in ALIASES or name == CURRENT_VMS
+    return is_ours or is_of_vm(name) or name.startswith((LABEL_PREFIX, CLUSTER_LABEL_PREFIX))
 
 
 def attribute_name(raw: str) -> str:

@@ -8,7 +8,14 @@ from typing import cast
 
 from lark import Token, Transformer, v_args
 
-from services.common.expressions.attributes import NUMBERS, TEXTS
+from services.common.expressions.attributes import (
+    ALIASES,
+    CURRENT_VMS,
+    NUMBERS,
+    TEXTS,
+    VM_LABEL_PREFIX,
+    VM_NUMBERS,
+)
 from services.common.expressions.places import Misplaced
 from services.common.expressions.tree import (
     And,
@@ -18,6 +25,7 @@ from services.common.expressions.tree import (
     Comparison,
     ComparisonSign,
     Constant,
+    Membership,
     Negative,
     Not,
     Number,
@@ -25,9 +33,14 @@ from services.common.expressions.tree import (
     NumericAttribute,
     Or,
     TextComparison,
+    TextOfVm,
+    TextSign,
+    VmThere,
 )
 
 MAX_DEPTH = 100
+_NUMBERS = NUMBERS.keys() | VM_NUMBERS.keys()
+_EQUALS = ("=", "!=")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +51,8 @@ class Word:
 
     @property
     def name(self) -> str:
-        return self.raw.upper()
+        name = self.raw.upper()
+        return ALIASES.get(name, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +105,9 @@ class Builder(Transformer[object, object]):
     def compared(self, left: Built, sign: Token, right: Built) -> Built:
         return _over(_compare(left, sign, right), left.at, left, right)
 
+    def membership(self, left: Built, right: Built) -> Built:
+        return _over(_member(left, right), left.at, left, right)
+
     def negation(self, operand: Built) -> Built:
         return _over(Not(boolean(operand)), operand.at, operand)
 
@@ -112,11 +129,13 @@ def numeric(built: Built) -> Numeric:
     match built.meaning:
         case Word() as word if word.name in TEXTS:
             raise Misplaced(built.at, f"a number is needed here, and {word.name} is text")
+        case Word() as word if word.name == CURRENT_VMS:
+            raise Misplaced(built.at, _ONE_ID)
         case Word() as word:
             return NumericAttribute(word.name)
         case Quoted():
             raise Misplaced(built.at, "a number is needed here, not a text")
-        case Comparison() | TextComparison() | Not() | And() | Or() | Constant():
+        case Comparison() | TextComparison() | Membership() | VmThere() | Not() | And() | Or() | Constant():
             raise Misplaced(built.at, "a number is needed here, not a condition")
         case number:
             return number
@@ -125,7 +144,9 @@ def numeric(built: Built) -> Numeric:
 def boolean(built: Built) -> Boolean:
     """The meaning as a condition; Misplaced where it is none."""
     match built.meaning:
-        case Comparison() | TextComparison() | Not() | And() | Or() | Constant() as condition:
+        case (
+            Comparison() | TextComparison() | Membership() | VmThere() | Not() | And() | Or() | Constant()
+        ) as condition:
             return condition
         case Word() as word:
             problem = f"a condition is needed here: compare {word.name} with something, for example {_example(word)}"
@@ -139,28 +160,70 @@ def boolean(built: Built) -> Boolean:
 def _compare(left: Built, sign: Token, right: Built) -> Boolean:
     wanted = cast(ComparisonSign, "=" if sign == "==" else str(sign))
     match left.meaning, _right(left, wanted, right):
+        case Word() as word, other if word.name == CURRENT_VMS:
+            if wanted not in _EQUALS:
+                raise Misplaced(_at(sign), _ONE_ID)
+            return VmThere(cast(TextSign, wanted), _vm_id(other, right.at))
         case Word() as word, Quoted() as quoted:
             return _with_text(word, wanted, quoted, sign, right.at)
-        case Quoted() as quoted, Word() as word if wanted in ("=", "!="):
+        case Quoted() as quoted, Word() as word if wanted in _EQUALS:
             return _with_text(word, wanted, quoted, sign, left.at)
+        case Word() as word, TextOfVm() as text if wanted in _EQUALS:
+            return TextComparison(cast(TextSign, wanted), word.name, text)
         case _:
             return Comparison(wanted, numeric(left), numeric(right))
 
 
-def _right(left: Built, sign: ComparisonSign, right: Built) -> Meaning:
+def _right(left: Built, sign: ComparisonSign, right: Built) -> Meaning | TextOfVm:
     """As in OpenNebula `HYPERVISOR = kvm` needs no quotes; a word that names a number is that attribute."""
     match left.meaning, right.meaning:
-        case Word(), Word() as word if sign in ("=", "!=") and not right.is_grouped and word.name not in NUMBERS:
+        case Word() as one, Word() as word if sign in _EQUALS and not right.is_grouped and word.name not in _NUMBERS:
+            if word.name.startswith(VM_LABEL_PREFIX) and one.name not in _NUMBERS:
+                return TextOfVm(word.name)
             return Quoted(word.raw)
     return right.meaning
 
 
+def _member(left: Built, right: Built) -> Boolean:
+    if not isinstance(left.meaning, Word):
+        raise Misplaced(left.at, "an attribute is needed on the left of @>")
+    word = left.meaning
+    if word.name == CURRENT_VMS:
+        return VmThere("=", _vm_id(right.meaning, right.at))
+    match right.meaning:
+        case Quoted(text) | Word(text) if word.name in _NUMBERS:
+            return Comparison("=", NumericAttribute(word.name), _number_in(word, Quoted(text), right.at))
+        case Quoted(text) | Word(text):
+            return Membership(word.name, text)
+        case Number(value) if word.name not in _NUMBERS:
+            return Membership(word.name, value)
+        case Negative(Number(value)) if word.name not in _NUMBERS:
+            return Membership(word.name, -value)
+        case Number() as number:
+            return Comparison("=", NumericAttribute(word.name), number)
+        case _:
+            pass
+    raise Misplaced(right.at, "a text or a number is needed on the right of @>")
+
+
+_ONE_ID = f"{CURRENT_VMS} is a list: compare it by =, != or @> with the id of one VM"
+
+
+def _vm_id(meaning: Meaning | TextOfVm, at: int) -> int:
+    match meaning:
+        case Number(value) if value.is_integer():
+            return int(value)
+        case Quoted(text) if text.isascii() and text.isdecimal():
+            return int(text)
+    raise Misplaced(at, f"the id of a VM is needed here: {_ONE_ID}")
+
+
 def _with_text(word: Word, sign: ComparisonSign, quoted: Quoted, token: Token, at: int) -> Boolean:
-    if word.name in NUMBERS:
+    if word.name in _NUMBERS:
         return Comparison(sign, NumericAttribute(word.name), _number_in(word, quoted, at))
-    if sign not in ("=", "!="):
+    if sign not in _EQUALS:
         raise Misplaced(_at(token), f"text is compared with = or !=, not with {sign}")
-    return TextComparison(sign, word.name, quoted.text)
+    return TextComparison(cast(TextSign, sign), word.name, quoted.text)
 
 
 def _number_in(word: Word, quoted: Quoted, at: int) -> Number:
@@ -182,7 +245,9 @@ def _over(meaning: Meaning, at: int, *operands: Built) -> Built:
 
 
 def _example(word: Word) -> str:
-    if word.name in NUMBERS:
+    if word.name == CURRENT_VMS:
+        return f"{word.name} = 12"
+    if word.name in _NUMBERS:
         return f"{word.name} > 0"
     return f'{word.name} = "…"'
 

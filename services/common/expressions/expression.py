@@ -9,18 +9,22 @@ from typing import cast
 
 from lark import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
-from services.common.expressions.attributes import DYNAMIC
+from services.common.expressions.attributes import CURRENT_VMS, DYNAMIC, is_of_vm
+from services.common.expressions.binding import Texts, bound_condition, bound_score
 from services.common.expressions.builder import Builder, Built, boolean, numeric
 from services.common.expressions.grammar import TOKENS, parser
 from services.common.expressions.places import Misplaced, refusal
 from services.common.expressions.tree import (
     ALWAYS,
     Boolean,
+    Membership,
     Node,
     Number,
     Numeric,
     NumericAttribute,
     TextComparison,
+    TextOfVm,
+    VmThere,
     walk,
 )
 
@@ -54,6 +58,26 @@ class Expression:
     def is_dynamic(self) -> bool:
         """Its value for a host changes with what is placed there."""
         return not DYNAMIC.isdisjoint(self.attributes)
+
+    @property
+    def of_vm(self) -> frozenset[str]:
+        """The attributes of the VM that it names; `bound` puts in what they are."""
+        return frozenset(filter(is_of_vm, self.attributes))
+
+    @property
+    def vm_ids(self) -> frozenset[int]:
+        """Ids of the VMs whose hosts matter to it."""
+        return frozenset(node.vm_id for node in walk(self.condition) if isinstance(node, VmThere))
+
+    def bound(self, texts: Texts) -> Expression:
+        """The same for one VM: what its attributes are stands in their place."""
+        if not self.of_vm:
+            return self
+        if self.kind is Kind.RANK:
+            score = bound_score(self.score, texts, missing=0.0)
+            return Expression(self.kind, self.text, score=score, attributes=_attributes(score))
+        condition = bound_condition(self.condition, texts)
+        return Expression(self.kind, self.text, condition=condition, attributes=_attributes(condition))
 
 
 def parse(text: str, kind: Kind, field: str = "") -> Expression:
@@ -124,4 +148,16 @@ def _wanted(accepts: set[str]) -> str:
 
 
 def _attributes(root: Node) -> frozenset[str]:
-    return frozenset(node.name for node in walk(root) if isinstance(node, NumericAttribute | TextComparison))
+    return frozenset(name for node in walk(root) for name in _names(node))
+
+
+def _names(node: Node) -> tuple[str, ...]:
+    match node:
+        case TextComparison(_, name, TextOfVm(label)):
+            return (name, label)
+        case NumericAttribute(name) | TextComparison(_, name) | Membership(name):
+            return (name,)
+        case VmThere():
+            return (CURRENT_VMS,)
+        case _:
+            return ()

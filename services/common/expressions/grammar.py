@@ -19,6 +19,7 @@ GRAMMAR = r"""
       | _NOT opposite         -> negation
 ?comparison: sum
       | sum COMPARISON sum    -> compared
+      | sum _HAS sum          -> membership
 ?sum: product
       | sum SIGN product      -> arithmetic
 ?product: factor
@@ -31,6 +32,7 @@ GRAMMAR = r"""
       | "(" logic ")"         -> group
 
 COMPARISON: "==" | "!=" | ">=" | "<=" | "=" | ">" | "<"
+_HAS: "@>"
 _AND: "&&" | "&"
 _OR: "||" | "|"
 _NOT: "!"
@@ -47,6 +49,7 @@ TOKENS = {
     "NUMBER": "a number",
     "TEXT": "a text in quotes",
     "COMPARISON": "a comparison",
+    "_HAS": "@>",
     "SIGN": "+",
     "TIMES": "*",
     "_AND": "&",

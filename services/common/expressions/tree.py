@@ -55,12 +55,35 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class TextOfVm:
+    """What a label of the VM says, as it stands."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class TextComparison:
-    """An attribute, read as text, is compared with a text, letter by letter."""
+    """An attribute, read as text, is as a pattern says (see `globs`), or is not."""
 
     sign: TextSign
     name: str
-    text: str
+    text: str | TextOfVm
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """An attribute, read as a list with commas, has a member that is as a pattern says, or equal to a number."""
+
+    name: str
+    member: str | float
+
+
+@dataclass(frozen=True, slots=True)
+class VmThere:
+    """A VM is placed on the host (`=`), or is not."""
+
+    sign: TextSign
+    vm_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +115,7 @@ class Constant:
 
 
 Numeric = Number | NumericAttribute | Negative | Arithmetic
-Boolean = Comparison | TextComparison | Not | And | Or | Constant
+Boolean = Comparison | TextComparison | Membership | VmThere | Not | And | Or | Constant
 Node = Numeric | Boolean
 
 ALWAYS = Constant(True)
@@ -108,7 +131,7 @@ def children(node: Node) -> tuple[Node, ...]:
             return (node.operand,)
         case And() | Or():
             return node.operands
-        case Number() | NumericAttribute() | TextComparison() | Constant():
+        case Number() | NumericAttribute() | TextComparison() | Membership() | VmThere() | Constant():
             return ()
 
 

@@ -178,13 +178,11 @@ class Term:
         spec = stored(parts["spec"], host_pb2.HostSpec) or host_pb2.HostSpec()
         inventory = stored(parts.get("inventory"), host_pb2.HostInventory)
         liveness = stored(parts.get("liveness"), host_pb2.HostLiveness)
-        found = facts(host_id, spec, inventory, liveness, self._cluster(spec.cluster_id))
+        cluster = stored(self._store.cache.get("cluster", spec.cluster_id, "spec"), cluster_pb2.ClusterSpec)
+        name, labels = (cluster.name, cluster.labels) if cluster is not None else (DEFAULT_CLUSTER, {})
+        found = facts(host_id, spec, inventory, liveness, name, labels)
         heard = parts["liveness"].mod_revision if "liveness" in parts else 0
         return found, HostRevisions(parts["spec"].mod_revision, heard)
-
-    def _cluster(self, cluster_id: int) -> str:
-        spec = stored(self._store.cache.get("cluster", cluster_id, "spec"), cluster_pb2.ClusterSpec)
-        return spec.name if spec is not None else DEFAULT_CLUSTER
 
 
 def _portions(items: Mapping[Item, object], size: int) -> Iterator[list[Item]]:

@@ -11,7 +11,7 @@ from datetime import datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from moln.common.v1 import common_pb2
-from moln.compute.v1 import vm_pb2
+from moln.compute.v1 import host_pb2, vm_pb2
 from services.common.domain.keys import SCHEMA_VERSION
 from services.common.domain.reasons import Reason
 from services.common.store import Leadership, Store, Txn, key
@@ -118,6 +118,10 @@ class Transactions:
         txn.unchanged(key("vm", record.key, "volumes"), volumes.mod_revision)
         return self._put(txn, record, _without_host(placement), "RELEASE")
 
+    def _host_name(self, host_id: int) -> str:
+        spec = stored(self._cache.get("host", f"{host_id:010d}", "spec"), host_pb2.HostSpec)
+        return spec.name if spec is not None else str(host_id)
+
     def evict(self, record: VmRecord) -> Txn | None:
         """Takes the VM off a host that could not start it several times, and is avoided from now on; or off one that is
         drained before it has touched the VM.
@@ -133,7 +137,10 @@ class Transactions:
         avoided = [*placement.avoided_host_ids, record.host_id]
         freed = _without_host(placement)
         freed.avoided_host_ids.extend(avoided)
-        freed.pending.reason, freed.pending.message = status.reason, f"host {record.host_id}: {status.message}"
+        freed.pending.reason, freed.pending.message = (
+            status.reason,
+            f"host {self._host_name(record.host_id)}: {status.message}",
+        )
         freed.pending.since.CopyFrom(self._time)
         txn = self._of(record).unchanged(entry.key, entry.mod_revision)
         return self._put(txn, record, freed, Reason.START_FAILED)

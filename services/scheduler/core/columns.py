@@ -5,7 +5,7 @@ Rows stand in the order of host ids, so that equal scores are settled the same w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +23,11 @@ _SPARE_WORDS = 10_000
 
 class HostColumns:
     """The hosts. `facts_version` grows when what a host is changes, `room_version` also when room is given back,
-    `version` with every change; equal versions mean equal answers.
+    `version` with every change; equal versions mean equal answers. `hosts_of_vm`: where a VM holds room.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hosts_of_vm: Callable[[int], Sequence[int]] = lambda vm_id: ()) -> None:
+        self._hosts_of_vm = hosts_of_vm
         self.ids: Integers = EMPTY
         self.is_enabled: Flags = np.empty(0, bool)
         self.is_connected: Flags = np.empty(0, bool)
@@ -55,6 +56,10 @@ class HostColumns:
     def row(self, host_id: int) -> int | None:
         """The host's row, until hosts come or go."""
         return self._rows.get(host_id)
+
+    def rows_of_vm(self, vm_id: int) -> list[int]:
+        """The rows of the hosts on which a VM holds room."""
+        return [self._rows[host_id] for host_id in self._hosts_of_vm(vm_id) if host_id in self._rows]
 
     def room(self) -> Room:
         """A copy of what is left, to plan on."""

@@ -16,6 +16,9 @@ from services.common.expressions import (
     Boolean,
     Comparison,
     Constant,
+    Glob,
+    Member,
+    Membership,
     Negative,
     Not,
     Number,
@@ -23,9 +26,10 @@ from services.common.expressions import (
     NumericAttribute,
     Or,
     TextComparison,
+    VmThere,
 )
 from services.scheduler.core.amounts import Flags, Floats
-from services.scheduler.core.vocabulary import MISSING
+from services.scheduler.core.vocabulary import MISSING, Test
 
 
 class View(Protocol):
@@ -36,6 +40,10 @@ class View(Protocol):
     def codes(self, name: str) -> npt.NDArray[np.int32]: ...
 
     def code(self, text: str) -> int: ...
+
+    def passing(self, name: str, test: Test) -> Flags: ...
+
+    def holding(self, vm_id: int) -> Flags: ...
 
 
 _ARITHMETIC: dict[str, Callable[[Floats, Floats], Floats]] = {
@@ -65,6 +73,11 @@ def _condition(node: Boolean, view: View) -> Flags:
             return _compare(node, view)
         case TextComparison():
             return _compare_text(node, view)
+        case Membership():
+            return view.passing(node.name, Member(node.member))
+        case VmThere():
+            found = view.holding(node.vm_id)
+            return found if node.sign == "=" else np.logical_not(found)
         case Not():
             return np.logical_not(_condition(node.operand, view))
         case And():
@@ -83,10 +96,13 @@ def _compare(node: Comparison, view: View) -> Flags:
 
 
 def _compare_text(node: TextComparison, view: View) -> Flags:
-    codes, wanted = view.codes(node.name), view.code(node.text)
+    if not isinstance(node.text, str):
+        raise TypeError(f"{node.name} is compared with what a VM says, and no VM was named")
+    glob = Glob(node.text)
+    codes = view.codes(node.name)
     is_there: Flags = codes != MISSING
-    is_met: Flags = codes == wanted if node.sign == "=" else codes != wanted
-    return np.logical_and(is_there, is_met)
+    is_met: Flags = view.passing(node.name, glob) if glob.literal is None else codes == view.code(glob.literal)
+    return np.logical_and(is_there, is_met if node.sign == "=" else ~is_met)
 
 
 def _number(node: Numeric, view: View, missing: float) -> Floats:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from moln.compute.v1 import host_pb2
-from services.common.expressions import NUMBERS, TEXTS, attribute_name
-from services.common.expressions.attributes import LABEL_PREFIX
+from services.common.expressions import attribute_name, is_given
+from services.common.expressions.attributes import CLUSTER_LABEL_PREFIX, LABEL_PREFIX
 from services.scheduler.core.amounts import KIB_PER_MIB, NOTHING, Amounts
 from services.scheduler.core.devices import Node, Pci, nodes_of, pci_of
 
@@ -40,6 +41,7 @@ def facts(
     inventory: host_pb2.HostInventory | None,
     liveness: host_pb2.HostLiveness | None,
     cluster: str,
+    cluster_labels: Mapping[str, str] = MappingProxyType({}),
 ) -> HostFacts:
     """The facts from the parts; a part that is not there yet is None. `cluster` is the name of the host's cluster."""
     state = liveness.state if liveness is not None else host_pb2.LIVENESS_STATE_UNSPECIFIED
@@ -51,7 +53,7 @@ def facts(
         is_fenced=state == host_pb2.LIVENESS_STATE_FENCED,
         total=_total(spec, inventory) if inventory is not None else NOTHING,
         taints=frozenset(spec.taints),
-        attributes=dict(_attributes(spec, inventory, cluster)),
+        attributes=dict(_attributes(spec, inventory, cluster, cluster_labels)),
         mode=spec.mode,
         capabilities=frozenset(inventory.capabilities) if inventory is not None else frozenset(),
         pci=pci_of(inventory) if inventory is not None else (),
@@ -67,18 +69,19 @@ def _total(spec: host_pb2.HostSpec, inventory: host_pb2.HostInventory) -> Amount
 
 
 def _attributes(
-    spec: host_pb2.HostSpec, inventory: host_pb2.HostInventory | None, cluster: str
+    spec: host_pb2.HostSpec, inventory: host_pb2.HostInventory | None, cluster: str, cluster_labels: Mapping[str, str]
 ) -> Iterator[tuple[str, str]]:
     """Later ones win: what an agent says must not pass for a label, nor a label for what every host has."""
     if inventory is not None:
         for raw, value in inventory.attributes.items():
             name = attribute_name(raw)
-            if name and name not in NUMBERS and name not in TEXTS and not name.startswith(LABEL_PREFIX):
+            if name and not is_given(name):
                 yield name, value
         yield from _inventory_texts(inventory)
-    for raw, value in spec.labels.items():
-        if name := attribute_name(LABEL_PREFIX + raw):
-            yield name, value
+    for prefix, labels in ((CLUSTER_LABEL_PREFIX, cluster_labels), (LABEL_PREFIX, spec.labels)):
+        for raw, value in labels.items():
+            if name := attribute_name(prefix + raw):
+                yield name, value
     yield from (("NAME", spec.name), ("HOSTNAME", spec.name))
     yield from (("CLUSTER", cluster), ("CLUSTER_ID", str(spec.cluster_id)))
 

@@ -50,7 +50,7 @@ class Ledger:
     """The ledger of one leadership."""
 
     def __init__(self) -> None:
-        self.columns = HostColumns()
+        self.columns = HostColumns(self._hosts_of_vm)
         self.vms: dict[str, VmRecord] = {}
         self.waiting: dict[Group, None] = {}
         self.doomed: dict[str, VmRecord] = {}
@@ -104,6 +104,10 @@ class Ledger:
             record = self.vms[key] = VmRecord(key, int(key))
         self._read_placement(record, placement)
         self._sort_in(record, parts, intent)
+
+    def _hosts_of_vm(self, vm_id: int) -> Sequence[int]:
+        record = self.vms.get(f"{vm_id:010d}")
+        return [host_id for host_id in (record.held_host, record.held_target) if host_id] if record is not None else ()
 
     def settle(self, record: VmRecord) -> None:
         """A write for this VM has come to its end, well or not. Call `update_vm` next."""

@@ -39,6 +39,7 @@ class Demand:
 def plan(columns: HostColumns, demands: Sequence[Demand]) -> list[Integers]:
     """For each demand the rows of its VMs, oldest first; fewer rows than VMs where not all fit."""
     room = columns.room()
+    watched = np.array(sorted({vm_id for demand in demands for vm_id in demand.shape.requirement.vm_ids}), np.int64)
     found: list[list[Integers]] = [[] for _ in demands]
     passing = [_passing(columns, demand) for demand in demands]
     is_short: set[int] = set()
@@ -46,10 +47,14 @@ def plan(columns: HostColumns, demands: Sequence[Demand]) -> list[Integers]:
         shape = demands[index].shape
         if index in is_short and not shape.requirement.is_dynamic:
             continue
-        rows = fill(columns, room, shape, passing[index], count)
-        found[index].append(rows)
-        if len(rows) < count:
-            is_short.add(index)
+        done = sum(map(len, found[index]))
+        for part in _parts(demands[index].ids[done : done + count], watched):
+            rows = fill(columns, room, shape, passing[index], len(part))
+            found[index].append(rows)
+            room.placed.update(_placed(part[: len(rows)], rows, watched))
+            if len(rows) < len(part):
+                is_short.add(index)
+                break
     return [np.concatenate(parts) if parts else EMPTY for parts in found]
 
 
@@ -61,6 +66,21 @@ def runs(demands: Sequence[Demand]) -> Iterator[tuple[int, int]]:
             yield members[0], len(demands[members[0]])
         else:
             yield from _merged([demands[index] for index in members], members)
+
+
+def _parts(ids: Integers, watched: Integers) -> Iterator[Integers]:
+    """VMs that can be placed together: up to one whose host matters to others."""
+    if not len(watched):
+        yield ids
+        return
+    ends = np.flatnonzero(np.isin(ids, watched)) + 1
+    yield from (part for part in np.split(ids, ends) if len(part))
+
+
+def _placed(ids: Integers, rows: Integers, watched: Integers) -> dict[int, tuple[int, ...]]:
+    if not len(watched):
+        return {}
+    return {int(ids[at]): (int(rows[at]),) for at in np.flatnonzero(np.isin(ids, watched))}
 
 
 def _passing(columns: HostColumns, demand: Demand) -> Flags:

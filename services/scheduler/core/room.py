@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,6 +17,8 @@ class Room:
 
     free: list[Integers]
     vms: Integers
+    placed: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    """Rows of VMs that the plan has placed, of those whose hosts matter to another."""
 
     def slots(self, demand: Amounts, rows: Integers) -> Integers:
         """How many VMs of this size each of the rows can take; never negative."""

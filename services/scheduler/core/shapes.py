@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from moln.compute.v1 import template_pb2, vm_pb2
-from services.common.expressions import Expression, Kind, parse
+from services.common.domain.errors import MolnError
+from services.common.expressions import Expression, Kind, attribute_name, parse
+from services.common.expressions.attributes import VM_LABEL_PREFIX
 from services.scheduler.core.amounts import KIB_PER_MIB, Amounts
 from services.scheduler.core.devices import Grant, Wish, wish_of
 
@@ -24,6 +26,8 @@ class ShapeKey(NamedTuple):
     priority: int
     wish: Wish | None = None
     avoided: tuple[int, ...] = ()
+    of_vm: tuple[tuple[str, str], ...] = ()
+    """Those attributes of the VM that its expressions name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,27 @@ def shape_key(template: template_pb2.VmTemplate, wanted_host_id: int, avoided: t
         template.priority,
         wish_of(template),
         avoided,
+        _of_vm(template),
     )
+
+
+def _of_vm(template: template_pb2.VmTemplate) -> tuple[tuple[str, str], ...]:
+    """What the VM says of itself, as far as its expressions ask; those that cannot be read ask for nothing."""
+    if "VM_" not in f"{template.requirement} {template.rank}".upper():
+        return ()
+    try:
+        asked = parse(template.requirement, Kind.REQUIREMENT).of_vm | parse(template.rank, Kind.RANK).of_vm
+    except MolnError:
+        return ()
+    amounts = demand(template)
+    known = {
+        "VM_CPU": str(amounts.cpu),
+        "VM_VCPUS": str(template.vcpus),
+        "VM_MEMORY": str(amounts.memory),
+        "VM_DISK": str(amounts.disk),
+        "VM_PRIORITY": str(template.priority),
+    } | {attribute_name(VM_LABEL_PREFIX + raw): value for raw, value in template.labels.items()}
+    return tuple(sorted((name, known[name]) for name in asked if name in known))
 
 
 def demand(template: template_pb2.VmTemplate) -> Amounts:
@@ -65,10 +89,11 @@ def demand(template: template_pb2.VmTemplate) -> Amounts:
 
 def shape(key: ShapeKey) -> Shape:
     """The shape. Raises EXPRESSION_INVALID where the requirement or the rank cannot be read."""
+    texts = dict(key.of_vm)
     return Shape(
         demand=Amounts.bounded(key.cpu, key.memory, key.disk),
-        requirement=parse(key.requirement, Kind.REQUIREMENT),
-        rank=parse(key.rank, Kind.RANK),
+        requirement=parse(key.requirement, Kind.REQUIREMENT).bound(texts),
+        rank=parse(key.rank, Kind.RANK).bound(texts),
         tolerations=frozenset(key.tolerations),
         wanted_host_id=key.wanted_host_id,
         priority=key.priority,

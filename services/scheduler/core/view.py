@@ -7,9 +7,10 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from services.scheduler.core.amounts import NOTHING, Amounts, Floats, Integers
+from services.scheduler.core.amounts import NOTHING, Amounts, Flags, Floats, Integers
 from services.scheduler.core.columns import HostColumns
 from services.scheduler.core.room import Room
+from services.scheduler.core.vocabulary import Test
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 _RESOURCES = {"CPU": 0, "MEMORY": 1, "DISK": 2}
@@ -58,6 +59,16 @@ class HostView:
     def code(self, text: str) -> int:
         """The code of a text; 0 where no host has it."""
         return self._columns.words.find(text)
+
+    def passing(self, name: str, test: Test) -> Flags:
+        """Where the attribute is there, and its text passes."""
+        return self._columns.words.passing(self.codes(name), test)
+
+    def holding(self, vm_id: int) -> Flags:
+        """Where a VM is, as far as it has been placed."""
+        found = np.zeros(len(self._columns), bool)
+        found[[*self._columns.rows_of_vm(vm_id), *self._room.placed.get(vm_id, ())]] = True
+        return self._still(found)
 
     def _resource(self, which: str, index: int) -> Floats:
         total = self._still(self._columns.total[index]).astype(np.float64)

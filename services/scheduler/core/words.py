@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import NamedTuple
 
 from services.common.domain.reasons import Reason
-from services.common.expressions import NUMBERS
+from services.common.domain.words import counted
+from services.common.expressions import CURRENT_VMS, NUMBERS, TEXTS, is_of_vm
 from services.scheduler.core.columns import HostColumns
 from services.scheduler.core.filters import HOST_FILTERS, Left, count_left
 from services.scheduler.core.room import Room
@@ -14,6 +16,7 @@ from services.scheduler.core.shapes import Shape
 
 _ALWAYS_SAID = frozenset({"enabled", "wanted host", "requirement"})
 _MOST_NAMES = 3
+_LIKENESS = 0.8
 
 
 class Why(NamedTuple):
@@ -36,7 +39,7 @@ def why_from(columns: HostColumns, shape: Shape, lefts: Sequence[Left]) -> Why:
     """The same from counts that end with no host."""
     if not len(columns):
         return Why(Reason.NO_HOSTS, "there is no host; add one with: moln host create NAME")
-    said = f"{_hosts(len(columns))}: {', '.join(_said(lefts, len(columns)))}"
+    said = f"{counted(len(columns), 'host')}: {', '.join(_said(lefts, len(columns)))}"
     if any(left.hosts == 0 for left in lefts if left.name in HOST_FILTERS):
         return Why(Reason.NO_HOSTS, said)
     return Why(Reason.NO_HOST_FITS, said + _unknown(columns, shape))
@@ -44,7 +47,19 @@ def why_from(columns: HostColumns, shape: Shape, lefts: Sequence[Left]) -> Why:
 
 def unknown_attributes(columns: HostColumns, names: Iterable[str]) -> list[str]:
     """Those that no host has: mostly misspelt ones."""
-    return sorted(name for name in names if name not in NUMBERS and not columns.has_attribute(name))
+    given = (name for name in names if name not in NUMBERS and name != CURRENT_VMS and not is_of_vm(name))
+    return sorted(name for name in given if not columns.has_attribute(name))
+
+
+def unknown_words(columns: HostColumns, names: Sequence[str]) -> list[str]:
+    """What to say of attributes that no host has."""
+    return [f"no host has the attribute {name}{_meant(columns, name)}" for name in names]
+
+
+def _meant(columns: HostColumns, name: str) -> str:
+    known = {*NUMBERS, *TEXTS, CURRENT_VMS, *filter(columns.has_attribute, columns.attributes)}
+    close = get_close_matches(name, sorted(known - {name}), 1, _LIKENESS)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _said(lefts: Sequence[Left], hosts: int) -> list[str]:
@@ -56,10 +71,6 @@ def _said(lefts: Sequence[Left], hosts: int) -> list[str]:
             break
         hosts = left.hosts
     return said
-
-
-def _hosts(count: int) -> str:
-    return "1 host" if count == 1 else f"{count} hosts"
 
 
 def _unknown(columns: HostColumns, shape: Shape) -> str:

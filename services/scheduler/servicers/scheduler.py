@@ -17,7 +17,7 @@ from services.scheduler.core.devices import grant_of
 from services.scheduler.core.explanation import Explanation, explain
 from services.scheduler.core.ledger import Ledger
 from services.scheduler.core.shapes import held, shape, shape_key
-from services.scheduler.core.words import unknown_attributes
+from services.scheduler.core.words import unknown_attributes, unknown_words
 from services.scheduler.stored import stored
 
 LEADER = "scheduler"
@@ -58,7 +58,8 @@ class SchedulerServicer(scheduler_service_pb2_grpc.SchedulerServiceServicer):
         requirement = parse(request.requirement, Kind.REQUIREMENT, "requirement")
         rank = parse(request.rank, Kind.RANK, "rank")
         unknown = unknown_attributes(ledger.columns, requirement.attributes | rank.attributes)
-        return pb.CheckExpressionResponse(unknown_attributes=unknown)
+        warnings = unknown_words(ledger.columns, unknown)
+        return pb.CheckExpressionResponse(unknown_attributes=unknown, warnings=warnings)
 
     async def _ready(self) -> Ledger:
         """The ledger, as new as the caller asks for; NOT_LEADER on a standby."""

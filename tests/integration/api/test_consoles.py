@@ -164,6 +164,21 @@ async def test_a_vm_without_a_host_has_no_console(admin: Client, agent: Agent) -
         await admin.vms.GetVmConsoleLog(vm_service_pb2.GetVmConsoleLogRequest(id=vm.id))
 
 
+async def test_of_a_guest_that_is_still_being_made_it_is_said_that_it_starts(
+    admin: Client, agent: Agent, world: World
+) -> None:
+    vm = await admin.vms.CreateVm(
+        vm_service_pb2.CreateVmRequest(name="young", template=template_pb2.VmTemplate(memory_mib=64))
+    )
+    await world.place(vm.id, 1)
+    await admin.vms.WaitVm(vm_service_pb2.WaitVmRequest(id=vm.id, state=vm_pb2.VM_STATE_STARTING))
+    call, node = await opened(admin, vm.id, agent)
+    await node.write(reason="STATE_FORBIDS", message="the guest does not run; start it first: moln vm resume")
+    with refused("STATE_FORBIDS", words="it is STARTING: its console opens once the guest runs"):
+        await call.read()
+    await node.close()
+
+
 async def test_a_console_is_its_owners(clients: Clients, agent: Agent, vm_id: int) -> None:
     anna = await clients.user("anna")
     call: Any = anna.vms.ConsoleVm()

@@ -238,7 +238,7 @@ async def test_power_is_by_the_hosts_script_and_not_while_vms_run(
             await admin.hosts.PowerOnHost(pb.PowerOnHostRequest(id=1))
         await update(admin, power_command="power")
         vm = await run_vm(admin, world, agent)
-        with refused("HOST_IN_USE", words="1 VMs run there"):
+        with refused("HOST_IN_USE", words="it runs 1 VM (1)"):
             await admin.hosts.PowerOffHost(pb.PowerOffHostRequest(id=1))
         assert (await get(admin)).spec.mode == H.HOST_MODE_ENABLED
         await admin.hosts.PowerOffHost(pb.PowerOffHostRequest(id=1, is_forced=True))
@@ -274,8 +274,11 @@ async def test_a_drain_tells_how_far_it_is(admin: Client, nodes: Nodes, world: W
     async with nodes.again(await nodes.hello("node-1")) as agent:
         await agent.sync()
         vms = [await run_vm(admin, world, agent) for _ in range(2)]
+        heard = (await get(admin)).view.since
         host = await admin.hosts.DrainHost(pb.DrainHostRequest(id=1))
         assert (host.view.state, host.view.drain_left, host.view.drain_total) == (H.HOST_STATE_DRAINING, 2, 2)
+        assert host.view.since == host.spec.mode_time, "it is drained since that was asked for, not since it is heard"
+        assert host.view.since.ToNanoseconds() > heard.ToNanoseconds()
         await admin.vms.TerminateVm(vm_terminate(vms[0].id))
         assert await agent.gone(await agent.order(vms[0].id, lambda order: order.is_erase)) == ""
         await world.release(vms[0].id)
@@ -388,7 +391,7 @@ async def test_a_machine_that_never_comes_back_holds_nothing_for_ever(
         await other.sync()
         await world.place(moved.id, 2)
         await other.start(await other.order(moved.id, host_id=2))
-        with refused("HOST_IN_USE", words="1 VMs belong there (1); their disks are lost with it: terminate them"):
+        with refused("HOST_IN_USE", words="1 VM placed there (1): disks are lost with it, terminate it first"):
             await admin.hosts.DeleteHost(pb.DeleteHostRequest(id=1, is_lost=True))
         await admin.vms.TerminateVm(vm_terminate(ends.id))
         deleting = asyncio.ensure_future(admin.hosts.DeleteHost(pb.DeleteHostRequest(id=1, is_lost=True)))

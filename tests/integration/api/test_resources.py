@@ -239,7 +239,7 @@ async def test_a_user_with_vms_stays(clients: Clients, admin: Client, world: Wor
     anna = await clients.user("anna")
     vm = await anna.vms.CreateVm(vm_service_pb2.CreateVmRequest(template=VM))
     delete = user_service_pb2.DeleteUserRequest(id=anna.user_id)
-    with refused("USER_IN_USE", words="1 VMs"):
+    with refused("USER_IN_USE", words="he has 1 VM; terminate it"):
         await admin.users.DeleteUser(delete)
     await anna.vms.TerminateVm(vm_service_pb2.TerminateVmRequest(id=vm.id))
     await eventually(lambda: not world.store.cache.object("vm", vm.id))

@@ -118,7 +118,7 @@ def test_a_drain_is_followed_to_its_end(api: CannedApi, moln: Moln) -> None:
     api.answers["GetHost"] = api.answers["DrainHost"] = draining
     shown = moln("host", "drain", "1", "--wait")
     assert shown.code == 0
-    assert shown.out.splitlines()[-1] == "host node-1 (1): 0 of 2 VMs are left"
+    assert shown.out.splitlines()[-1] == "host node-1 (1): 0 of 2 VMs left"
 
 
 def test_a_drain_that_takes_too_long_says_what_is_left_and_why(api: CannedApi, moln: Moln) -> None:

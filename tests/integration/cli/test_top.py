@@ -20,7 +20,7 @@ def test_hosts_and_vms_are_shown_once_with_what_could_not_be_asked(api: CannedAp
     api.answers["WatchTop"] = [TOP, TOP]
     shown = moln("top", "--once")
     assert shown.code == 0
-    assert "1 hosts: CPU 151% of 800, memory 3.0G/16.0G, 12 running VMs" in shown.out
+    assert "1 host: CPU 151% of 800, memory 3.0G/16.0G, 12 running VMs" in shown.out
     assert "not asked: the api at 10.0.0.9:2632 does not answer" in shown.out
     (vm,) = [line for line in shown.out.splitlines() if line.split()[:2] == ["7", "web"]]
     assert vm.split() == ["7", "web", "node-1", "RUNNING", "151.2", "2", "3.0G/4.0G", "2.0K", "0", "12B", "0"]

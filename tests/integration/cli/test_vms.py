@@ -18,7 +18,7 @@ from moln.compute.v1.vm_service_pb2 import (
     ListVmsResponse,
     WatchVmsResponse,
 )
-from moln.scheduler.v1.scheduler_service_pb2 import ExplainVmResponse, FilterResult
+from moln.scheduler.v1.scheduler_service_pb2 import CheckExpressionResponse, ExplainVmResponse, FilterResult
 from services.common.domain.errors import MolnError, invalid
 from services.common.domain.reasons import Reason
 from tests.integration.cli.conftest import Moln
@@ -177,6 +177,21 @@ def test_a_refused_field_is_shown_as_the_cloud_says_it(api: CannedApi, moln: Mol
     shown = moln("vm", "create", "--image", "debian", "--requirement", "FREE_MEMORY > & 3")
     assert shown.code == 2
     assert shown.err == f"moln: template.requirement: {problem}\n"
+
+
+def test_an_attribute_that_no_host_has_is_warned_of(api: CannedApi, moln: Moln) -> None:
+    made = vm(1, "vm-1")
+    made.spec.template.requirement = "RAK = 1"
+    api.answers["CreateVm"] = made
+    api.answers["CheckExpression"] = CheckExpressionResponse(
+        unknown_attributes=["RAK"], warnings=["no host has the attribute RAK; did you mean RACK?"]
+    )
+    shown = moln("vm", "create", "--image", "debian", "--requirement", "RAK = 1")
+    assert shown.code == 0
+    assert shown.err == "moln: warning: no host has the attribute RAK; did you mean RACK?\n"
+    assert api.requests("CheckExpression")[0].requirement == "RAK = 1"
+    shown = moln("vm", "create", "--image", "debian", "--dry-run")
+    assert "no host has the attribute RAK" in shown.err
 
 
 def test_many_are_created_in_batches_and_numbered(api: CannedApi, moln: Moln) -> None:

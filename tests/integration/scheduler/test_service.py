@@ -76,6 +76,7 @@ async def test_an_expression_is_checked(world: World, scheduler: Running, secret
         fine = pb.CheckExpressionRequest(requirement='ARCH = "x86_64" & LABEL_X = 1', rank="FREE_CPU")
         answer = await stub.CheckExpression(fine, metadata=OWNER.to_metadata())
         assert list(answer.unknown_attributes) == ["LABEL_X"]
+        assert list(answer.warnings) == ["no host has the attribute LABEL_X"]
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.CheckExpression(pb.CheckExpressionRequest(rank="FREE_CPU >"), metadata=OWNER.to_metadata())
     error = decode_error(caught.value)

@@ -19,6 +19,7 @@ from services.common.domain.errors import MolnError
 from services.common.domain.reasons import Reason
 from services.common.obs.logs import get_logger
 from services.hostagent.drivers.libvirt.onebyone import OneByOne
+from services.hostagent.drivers.libvirt.patience import Patience
 
 T = TypeVar("T")
 Raw = Any
@@ -115,9 +116,10 @@ class LibvirtConnection:
     """
 
     def __init__(
-        self, uri: str, *, workers: int = WORKERS, call_seconds: float = CALL_SECONDS, has_events: bool = True
-    ) -> None:
-        self.uri = uri
+        self, uri: str, *, workers: int = WORKERS, call_seconds: float = CALL_SECONDS, has_events: bool = True,
+        patience: Patience | None = None,
+    ) -> None:  # fmt: skip
+        self.uri, self.patience = uri, patience or Patience()
         self._workers, self._has_events = workers, has_events
         self._call_seconds = call_seconds
         self._line = _Line(workers, self._open)
@@ -127,8 +129,10 @@ class LibvirtConnection:
         self._log = get_logger("libvirt")
 
     def another(self, workers: int) -> LibvirtConnection:
-        """One more to the same hypervisor, without events: for calls that take long."""
-        return LibvirtConnection(self.uri, workers=workers, call_seconds=self._call_seconds, has_events=False)
+        """One more to the same hypervisor, without events, and waited for no longer: for calls that take long."""
+        more = LibvirtConnection(self.uri, workers=workers, has_events=False, patience=self.patience)
+        more._call_seconds = self._call_seconds
+        return more
 
     async def call(
         self, work: Callable[[Raw], T], *, what: str, seconds: float | None = None, abort: Abort | None = None
@@ -141,18 +145,18 @@ class LibvirtConnection:
         """
         loop = self._loop = asyncio.get_running_loop()
         limit = seconds or self._call_seconds
-        if len(self._hanging) >= MOST_HANGING:
+        if len(self._hanging) >= MOST_HANGING or self.patience.is_lost:
             raise HypervisorSilent(Reason.HYPERVISOR_FAILED, f"{what}: {self.uri} does not answer what it was asked")
         line = self._line
         line.under_way += 1
         under_way = loop.run_in_executor(line.pool, line.run, work, what)
         under_way.add_done_callback(lambda ended: self._ended(line, ended))
         try:
-            await asyncio.wait({under_way}, timeout=limit)
+            await self.patience.wait(under_way, limit)
         except asyncio.CancelledError:
             if abort is not None:
                 await abort()
-            await asyncio.wait({under_way}, timeout=limit)
+            await self.patience.wait(under_way, limit)
             raise
         if not under_way.done():
             self._leave(line)
@@ -187,8 +191,7 @@ class LibvirtConnection:
         line = self._line
         for hanging in self._hanging:
             hanging.pool.shutdown(wait=False, cancel_futures=True)
-        dropped = asyncio.get_running_loop().run_in_executor(line.pool, line.drop)
-        await asyncio.wait({dropped}, timeout=CLOSE_SECONDS)
+        await self.patience.wait(asyncio.get_running_loop().run_in_executor(line.pool, line.drop), CLOSE_SECONDS)
         line.pool.shutdown(wait=False, cancel_futures=True)
 
     def abandon(self) -> None:

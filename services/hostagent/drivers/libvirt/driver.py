@@ -11,7 +11,8 @@ import os
 import platform
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -44,6 +45,7 @@ from services.hostagent.drivers.libvirt.inventory import (
 from services.hostagent.drivers.libvirt.migration import PATIENCE_SECONDS, Migration
 from services.hostagent.drivers.libvirt.observe import Observed
 from services.hostagent.drivers.libvirt.operations.table import QEMU_CAPABILITIES, TEST_CAPABILITIES
+from services.hostagent.drivers.libvirt.parting import part
 from services.hostagent.drivers.libvirt.pci import read_devices
 from services.hostagent.drivers.libvirt.probe import Acceleration, find_acceleration
 from services.hostagent.drivers.libvirt.stats import StatsReader
@@ -88,13 +90,17 @@ class LibvirtDriver:
 
     name = "libvirt"
 
-    def __init__(self, options: DriverOptions, fetch: Fetch, volumes: VolumeStore | None = None) -> None:
-        self._options = options
+    def __init__(
+        self, options: DriverOptions, fetch: Fetch, volumes: VolumeStore | None = None,
+        stopping: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:  # fmt: skip
+        """`stopping` returns when the process is to end: a hypervisor that is silent then is waited for no longer."""
+        self._options, self._stopping = options, stopping
         self._is_test = options.uri.startswith("test:")
         self._connection = LibvirtConnection(options.uri)
         self._guests = Guests(self._connection)
         self._folders = NodeFolders(options.state, options.host_id)
-        self._stats = StatsReader(options.uri, self._guests.mark_of, options.cloud_uid, options.state)
+        self._stats = StatsReader(self._connection, self._guests.mark_of, options.cloud_uid, options.state)
         self._bridges = Bridges() if options.has_bridges and not self._is_test else None
         disks = DiskMaker(ImageCache(self._folders.cache), fetch)
         self._work = GuestWork(
@@ -103,6 +109,7 @@ class LibvirtDriver:
         self.data_address = ""
         """Where other nodes fetch files of VMs that move to them; empty: nowhere. Set by who serves them."""
         self._background = Background()
+        self._watch = AsyncExitStack()
         self._agents = GuestAgents(self._connection, self._background)
         self._inside = LibvirtInside(self._connection, self._agents)
         self.foreign = LibvirtForeign(self._connection, options.cloud_uid)
@@ -140,6 +147,16 @@ class LibvirtDriver:
 
     async def __aenter__(self) -> Self:
         """Raises MolnError HYPERVISOR_FAILED where the hypervisor does not answer."""
+        async with AsyncExitStack() as stack:
+            watch = await Background().__aenter__()
+            stack.push_async_callback(watch.__aexit__, None, None, None)
+            if self._stopping is not None:
+                watch.start(part(self._connection, self._stopping), name="libvirt-parting")
+            await self._open()
+            self._watch = stack.pop_all()
+        return self
+
+    async def _open(self) -> None:
         self._folders.make()
         self._connection.listen(self._happened)
         facts = await self._facts()
@@ -154,7 +171,6 @@ class LibvirtDriver:
         self._background.start(self._tidy_for_ever(), name="libvirt-tidy")
         if not self._is_test:
             self._background.start(self._addresses.run(), name="libvirt-addresses")
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -166,6 +182,7 @@ class LibvirtDriver:
         await self._stats.close()
         await self._guests.live.close()
         await self._connection.close()
+        await self._watch.aclose()
 
     def guest_name(self, vm_id: int, uid: str) -> str:
         """The domain's name, for `virsh`."""

@@ -47,9 +47,9 @@ class StatsReader:
     behind with its connection; a call after it, which waits for nobody, is told of all the others at once.
     """
 
-    def __init__(self, uri: str, mark_of: MarkOf, cloud_uid: str, disk_of: Path) -> None:
-        self._uri, self._mark_of, self._cloud_uid, self._disk_of = uri, mark_of, cloud_uid, disk_of
-        self._is_local = is_local(uri)
+    def __init__(self, main: LibvirtConnection, mark_of: MarkOf, cloud_uid: str, disk_of: Path) -> None:
+        self._main, self._mark_of, self._cloud_uid, self._disk_of = main, mark_of, cloud_uid, disk_of
+        self._is_local = is_local(main.uri)
         self._connection = self._connect()
         self._under_way = 0
         self._usual_s = 0.0
@@ -74,7 +74,7 @@ class StatsReader:
     async def _call(self, seconds: float) -> Sweep:
         what = "asking for the guests' load"
         if self._under_way >= MOST_STUCK:
-            message = f"{what}: {self._uri} has not answered earlier questions yet"
+            message = f"{what}: {self._main.uri} has not answered earlier questions yet"
             raise HypervisorError(Reason.HYPERVISOR_FAILED, message)
         self._under_way += 1
         sweep = await self._connection.call(self._read_counted, what=what, seconds=seconds)
@@ -82,7 +82,7 @@ class StatsReader:
         return sweep
 
     def _connect(self) -> LibvirtConnection:
-        return LibvirtConnection(self._uri, workers=0, has_events=False)
+        return self._main.another(0)
 
     def _read_counted(self, raw: Raw) -> Sweep:
         try:

@@ -143,6 +143,8 @@ class Acts:
         operation = work.operation
         if operation is None:
             return Outcome(False, Reason.INTERNAL, "an operation was asked for without one", "operate")
+        if operation.kind == vm_pb2.OPERATION_KIND_SAVE_DISK:
+            return Outcome(False, Reason.CAPABILITY, "disks of simulated guests hold nothing to save", "operate")
         facts = _FACTS.get(operation.kind, _no_facts)(work)
         if isinstance(facts, VmStatus):
             for snapshot in facts.snapshots:
@@ -155,8 +157,7 @@ class Acts:
             guest.operations.add(operation.id)
             kind = vm_pb2.OperationKind.Name(operation.kind).removeprefix("OPERATION_KIND_").lower()
             self._journal.operates(guest, kind, operation.id, now)
-        results = {"image_id": "0"} if operation.kind == vm_pb2.OPERATION_KIND_SAVE_DISK else {}
-        return Outcome(True, results=results, facts=facts, cleared=("snapshots",) if _has_snapshots(work) else ())
+        return Outcome(True, facts=facts, cleared=("snapshots",) if _has_snapshots(work) else ())
 
 
 def _gone() -> Outcome:

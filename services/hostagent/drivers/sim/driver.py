@@ -45,7 +45,8 @@ class SimDriver:
     """All simulated hosts of a process. `look` and everything else is answered at once, from memory."""
 
     name = "sim"
-    capabilities = CAPABILITIES
+    capabilities = CAPABILITIES - {"save_disk"}
+    """Its disks hold nothing, and nothing of them can become an image."""
     inside = None
     foreign = None
 

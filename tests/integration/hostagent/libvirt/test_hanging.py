@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -15,6 +16,7 @@ from services.common.domain.errors import MolnError
 from services.devstack.libvirtd import LibvirtdFolder
 from services.hostagent.drivers.libvirt.connection import MOST_HANGING, HypervisorSilent, LibvirtConnection, Raw
 from services.hostagent.drivers.libvirt.driver import LibvirtDriver
+from services.hostagent.drivers.libvirt.parting import part
 from services.hostagent.drivers.ports import Deed, Power
 from tests.support.deeds import Doer
 from tests.support.eventually import eventually
@@ -59,6 +61,43 @@ async def test_only_so_many_are_left_to_hang_and_it_heals_by_itself(gate: thread
             return False
 
     await eventually(answers, what="calls are taken again")
+    await connection.close()
+
+
+async def test_once_patience_is_lost_nobody_waits_and_nothing_more_is_asked(gate: threading.Event) -> None:
+    connection = LibvirtConnection(URI, workers=1)
+    long = connection.another(1)
+
+    def hanging(on: LibvirtConnection, seconds: float) -> asyncio.Future[bool]:
+        return asyncio.ensure_future(on.call(lambda _raw: gate.wait(), what="hanging", seconds=seconds))
+
+    waiting, undone = [hanging(connection, 3600), hanging(long, 3600)], hanging(long, 3600)
+    await eventually(lambda: connection._line.under_way == 1 and long._line.under_way == 2)
+    undone.cancel()
+    began = time.monotonic()
+    connection.patience.lose()
+    for each in waiting:
+        with pytest.raises(HypervisorSilent):
+            await each
+    with pytest.raises(asyncio.CancelledError):
+        await undone
+    with pytest.raises(HypervisorSilent, match="does not answer what it was asked"):
+        await long.call(lambda raw: raw.getType(), what="asking")
+    await connection.close()
+    assert time.monotonic() - began < 5, "the calls would have been waited for an hour"
+
+
+async def test_an_end_leaves_a_hypervisor_that_answers_its_time(gate: threading.Event) -> None:
+    connection = LibvirtConnection(URI, workers=1)
+    waiting = asyncio.ensure_future(connection.call(lambda _raw: gate.wait(), what="taking its time"))
+
+    async def at_once() -> None:
+        return
+
+    await part(connection, at_once)
+    assert not connection.patience.is_lost
+    gate.set()
+    assert await waiting
     await connection.close()
 
 

@@ -138,6 +138,17 @@ def test_a_vm_has_its_former_size_again_when_it_could_not_be_resized() -> None:
     assert settled(a_spec(), operation, DONE) is None
 
 
+def test_who_had_changed_the_spec_is_named_again_unless_somebody_else_has_changed_it_since() -> None:
+    operation, spec = an_operation(K.OPERATION_KIND_RESIZE), a_spec()
+    operation.cause.reason = spec.cause.reason = "RESIZE"
+    operation.parameters.former_cause.reason = "CREATE"
+    after = settled(spec, operation, End("NO_ROOM"))
+    assert after is not None and after.cause.reason == "CREATE"
+    spec.cause.reason = "UPDATE"
+    after = settled(spec, operation, End("NO_ROOM"))
+    assert after is not None and after.cause.reason == "UPDATE"
+
+
 def test_what_is_kept_of_an_operation_says_when_and_why() -> None:
     kept = result_of(an_operation(), End("NO_ROOM", "too big", {"a": "b"}), Timestamp(seconds=9))
     assert (kept.id, kept.kind, kept.reason, kept.message) == ("op", K.OPERATION_KIND_REBOOT, "NO_ROOM", "too big")

@@ -19,7 +19,7 @@ ALLOWED = {
     Verb.RELEASE: "HELD PENDING",
     Verb.DEPLOY: "HELD PENDING STOPPED UNDEPLOYED",
     Verb.POWEROFF: (
-        "FAILED MIGRATING POWERED_OFF POWERING_OFF RUNNING STARTING STOPPING SUSPENDING UNDEPLOYING UNKNOWN"
+        "FAILED MIGRATING POWERED_OFF POWERING_OFF RUNNING STARTING STOPPING SUSPENDED SUSPENDING UNDEPLOYING UNKNOWN"
     ),
     Verb.RESUME: (
         "FAILED MIGRATING POWERED_OFF POWERING_OFF RUNNING STARTING STOPPED STOPPING SUSPENDED SUSPENDING UNDEPLOYED "
@@ -31,7 +31,7 @@ ALLOWED = {
     Verb.UNDEPLOY: "POWERED_OFF RUNNING UNDEPLOYED UNDEPLOYING",
     Verb.MIGRATE: "POWERED_OFF RUNNING SUSPENDED",
     Verb.RESCHED: "POWERED_OFF RUNNING SUSPENDED",
-    Verb.RECOVER: " ".join(sorted({state_name(state) for state in STATES} - {"DONE", "TERMINATING"})),
+    Verb.RECOVER: "FAILED MIGRATING PENDING POWERING_OFF STARTING STOPPING SUSPENDING UNDEPLOYING UNKNOWN",
     Verb.ATTACH_DISK: CHANGEABLE,
     Verb.DETACH_DISK: CHANGEABLE,
     Verb.ATTACH_NIC: CHANGEABLE,
@@ -85,6 +85,20 @@ def test_a_verb_passes_where_its_row_allows_it_and_is_refused_elsewhere(verb: Ve
     assert caught.value.kind is ErrorKind.PRECONDITION
     assert caught.value.metadata == {"state": state_name(state), "allowed": ", ".join(ALLOWED[verb].split())}
     assert all(name in caught.value.message for name in ALLOWED[verb].split())
+
+
+def test_a_suspended_guest_cannot_be_asked_to_shut_down_but_its_memory_can_be_dropped() -> None:
+    with pytest.raises(
+        MolnError, match="resume it first .*, or drop the memory that is saved of it .*--hard"
+    ) as caught:
+        check_verb(Verb.POWEROFF, vm_pb2.VM_STATE_SUSPENDED, "web", is_hard=False)
+    assert caught.value.reason == Reason.STATE_FORBIDS
+    row = check_verb(Verb.POWEROFF, vm_pb2.VM_STATE_SUSPENDED, "web", is_hard=True)
+    assert check_verb(Verb.POWEROFF, vm_pb2.VM_STATE_RUNNING, "web", is_hard=False) is row
+
+
+def test_a_state_in_which_a_verb_has_to_be_hard_is_one_that_allows_it() -> None:
+    assert all(row.hard_only <= row.allowed for row in VERBS.values())
 
 
 @pytest.mark.parametrize("verb", [verb for verb, row in VERBS.items() if row.capability])

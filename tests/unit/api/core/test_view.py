@@ -52,6 +52,13 @@ def view(
     return compute_view(VmParts(intent(desired), placement, None, None, seen), liveness)
 
 
+def test_a_move_names_its_target_as_people_do() -> None:
+    moving = placed()
+    moving.move.target_host_id, moving.move.phase = 9, vm_pb2.MOVE_PHASE_PREPARE
+    parts = VmParts(intent(), moving, None, None, None)
+    assert compute_view(parts, CONNECTED, {9: "node-9"}.__getitem__).message == "host node-9 prepares"
+
+
 CASES = {
     "DONE": compute_view(VmParts(None, placed(), None, None, status(vm_pb2.VM_PHASE_RUNNING)), CONNECTED),
     "PENDING": view(),

@@ -16,6 +16,7 @@ from services.common.expressions import (
     Comparison,
     Constant,
     Kind,
+    Membership,
     Negative,
     Not,
     Number,
@@ -23,6 +24,8 @@ from services.common.expressions import (
     NumericAttribute,
     Or,
     TextComparison,
+    TextOfVm,
+    VmThere,
     attribute_name,
     parse,
 )
@@ -83,6 +86,46 @@ def test_a_word_on_the_right_of_an_equals_sign_is_text_unless_it_names_a_number(
     assert requirement("FREE_CPU = TOTAL_CPU") == Comparison("=", FREE, NumericAttribute("TOTAL_CPU"))
 
 
+def test_a_list_has_a_text_or_a_number_as_member() -> None:
+    assert requirement("GROUPS @> gold") == requirement('groups @> "gold"') == Membership("GROUPS", "gold")
+    assert requirement("GROUPS @> 3") == Membership("GROUPS", 3.0)
+    assert requirement("GROUPS @> -3") == Membership("GROUPS", -3.0)
+    assert requirement("ID @> 3") == requirement('ID @> "3"') == requirement("ID = 3")
+
+
+def test_the_vms_of_a_host_are_asked_for_by_id() -> None:
+    assert requirement("CURRENT_VMS = 3") == requirement('current_vms @> "3"') == VmThere("=", 3)
+    assert requirement("CURRENT_VMS != 3") == VmThere("!=", 3)
+    found = parse("CURRENT_VMS != 3 & (A = 1 | CURRENT_VMS = 4)", Kind.REQUIREMENT)
+    assert found.vm_ids == {3, 4}
+    assert found.is_dynamic
+
+
+def test_names_of_opennebula_are_understood() -> None:
+    assert requirement("MAX_CPU - CPU_USAGE > 1") == requirement("TOTAL_CPU - USED_CPU > 1")
+    assert requirement("MAX_MEM = MEM_USAGE") == requirement("TOTAL_MEMORY = USED_MEMORY")
+
+
+def test_a_label_of_the_vm_on_the_right_is_what_it_says() -> None:
+    assert requirement("LABEL_TIER = VM_LABEL_TIER") == TextComparison("=", "LABEL_TIER", TextOfVm("VM_LABEL_TIER"))
+    found = parse("LABEL_TIER = VM_LABEL_TIER & FREE_MEMORY > 2 * VM_MEMORY", Kind.REQUIREMENT)
+    assert found.of_vm == {"VM_LABEL_TIER", "VM_MEMORY"}
+
+
+def test_what_a_vm_says_of_itself_is_put_in() -> None:
+    def bound(text: str, **texts: str) -> Boolean:
+        return parse(text, Kind.REQUIREMENT).bound(texts).condition
+
+    says = {"VM_MEMORY": "512", "VM_LABEL_TIER": "go*ld", "VM_LABEL_ROLES": "db, web"}
+    assert bound("FREE_MEMORY > 2 * VM_MEMORY", **says) == requirement("FREE_MEMORY > 2 * 512")
+    assert bound("LABEL_TIER = VM_LABEL_TIER", **says) == TextComparison("=", "LABEL_TIER", "go\\*ld")
+    assert bound("VM_LABEL_TIER = gold") == bound("VM_LABEL_TIER != gold") == Constant(False)
+    assert bound('VM_LABEL_TIER = "go*" | A = 1', **says) == Or((Constant(True), requirement("A = 1")))
+    assert bound("!(VM_LABEL_ROLES @> web)", **says) == Not(Constant(True))
+    assert bound("LABEL_A = VM_LABEL_A") == Constant(False)
+    assert parse("FREE_CPU + VM_LABEL_A", Kind.RANK).bound({}).score == rank("FREE_CPU + 0")
+
+
 def test_a_number_in_quotes_is_a_number_where_the_attribute_is_one() -> None:
     assert requirement('ID = "3"') == requirement("ID = 3")
 
@@ -113,7 +156,7 @@ def test_an_expression_knows_its_attributes_and_whether_placements_change_it() -
         ("(FREE_CPU > 1", 14, ") "),
         ("FREE_CPU > 1)", 13, "is not expected here"),
         ("A < 2 < 3", 7, "is not expected here"),
-        ("CLUSTER @> 3", 9, "@ has no meaning here"),
+        ("CLUSTER @ 3", 9, "@ has no meaning here"),
         ('ARCH = "x86', 8, "no closing quote"),
         ("ARCH = 'x86'", 8, "double quotes"),
         ("FREE_CPU", 1, "FREE_CPU > 0"),
@@ -126,6 +169,14 @@ def test_an_expression_knows_its_attributes_and_whether_placements_change_it() -
         ('FREE_CPU = "much"', 12, "FREE_CPU is a number"),
         ('A + "b" > 1', 5, "a number is needed here, not a text"),
         ("A = " + "9" * 400, 5, "too large"),
+        ("3 @> 3", 1, "an attribute is needed on the left of @>"),
+        ("A @> B + 1", 6, "a text or a number is needed on the right of @>"),
+        ('FREE_CPU @> "much"', 13, "FREE_CPU is a number"),
+        ("CURRENT_VMS > 3", 13, "CURRENT_VMS is a list"),
+        ("CURRENT_VMS = web", 15, "the id of a VM is needed here"),
+        ("CURRENT_VMS + 1 > 3", 1, "CURRENT_VMS is a list"),
+        ("CURRENT_VMS", 1, "CURRENT_VMS = 12"),
+        ("NAME = web*", 12, "ends too early"),
         ("!" * 200 + "A = 1", 201, "nested"),
     ],
 )
@@ -193,10 +244,15 @@ def numbers() -> st.SearchStrategy[Numeric]:
     )
 
 
+patterns = st.sampled_from(["x", "y z", "?", "*", "y*", "[!x]*", "*z", "1", "", "-*5"])
+
+
 def conditions() -> st.SearchStrategy[Boolean]:
     leaves = st.one_of(
         st.builds(Comparison, st.sampled_from(["=", "!=", ">", ">=", "<", "<="]), numbers(), numbers()),
-        st.builds(TextComparison, st.sampled_from(["=", "!="]), st.sampled_from("ABC"), st.sampled_from(["x", "y z"])),
+        st.builds(TextComparison, st.sampled_from(["=", "!="]), st.sampled_from("ABC"), patterns),
+        st.builds(Membership, st.sampled_from("ABC"), st.one_of(patterns, st.integers(-1, 9).map(float))),
+        st.builds(VmThere, st.sampled_from(["=", "!="]), st.integers(0, 4)),
     )
     return st.recursive(
         leaves,
@@ -218,12 +274,14 @@ def written(node: Numeric | Boolean) -> str:
             return f"({node.name})"
         case Negative():
             return f"(-{written(node.operand)})"
-        case Arithmetic():
-            return f"({written(node.left)} {node.sign} {written(node.right)})"
-        case Comparison():
+        case Arithmetic() | Comparison():
             return f"({written(node.left)} {node.sign} {written(node.right)})"
         case TextComparison():
             return f'({node.name} {node.sign} "{node.text}")'
+        case Membership():
+            return f"({node.name} @> " + (f'"{node.member}")' if isinstance(node.member, str) else f"{node.member:g})")
+        case VmThere():
+            return f"(CURRENT_VMS {node.sign} {node.vm_id})"
         case Not():
             return f"(!{written(node.operand)})"
         case And():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.common.expressions import (
     And,
@@ -12,6 +13,7 @@ from services.common.expressions import (
     Boolean,
     Comparison,
     Constant,
+    Membership,
     Negative,
     Not,
     Number,
@@ -19,6 +21,7 @@ from services.common.expressions import (
     NumericAttribute,
     Or,
     TextComparison,
+    VmThere,
 )
 from services.scheduler.core.hosts import HostFacts
 from services.scheduler.core.shapes import Shape
@@ -33,6 +36,7 @@ class Host:
     memory: int = 0
     disk: int = 0
     vms: int = 0
+    vm_ids: set[int] = field(default_factory=set)
 
     def number(self, name: str) -> float | None:
         total, facts = self.facts.total, self.facts
@@ -81,13 +85,17 @@ class Host:
         return (rank(shape.rank.score, self), -self.vms, max(0, free), -self.facts.host_id)
 
 
-def place(hosts: Sequence[Host], shape: Shape) -> int | None:
+_LIBC = ctypes.CDLL(None)
+
+
+def place(hosts: Sequence[Host], shape: Shape, vm_id: int) -> int | None:
     """Places one VM on the best host; returns its position."""
     fitting = [index for index, host in enumerate(hosts) if host.passes(shape)]
     if not fitting:
         return None
     chosen = max(fitting, key=lambda index: hosts[index].score(shape))
     hosts[chosen].take(shape)
+    hosts[chosen].vm_ids.add(vm_id)
     return chosen
 
 
@@ -100,7 +108,12 @@ def holds(node: Boolean, host: Host) -> bool:
             return _compared(node.sign, left, right)
         case TextComparison():
             text = host.facts.attributes.get(node.name)
-            return text is not None and (text == node.text) is (node.sign == "=")
+            assert isinstance(node.text, str)
+            return text is not None and is_like(text, node.text) is (node.sign == "=")
+        case Membership():
+            return any(_is_member(part.strip(), node.member) for part in _list(host.facts.attributes.get(node.name)))
+        case VmThere():
+            return (node.vm_id in host.vm_ids) is (node.sign == "=")
         case Not():
             return not holds(node.operand, host)
         case And():
@@ -109,6 +122,25 @@ def holds(node: Boolean, host: Host) -> bool:
             return any(holds(operand, host) for operand in node.operands)
         case Constant():
             return node.value
+
+
+def is_like(text: str, pattern: str) -> bool:
+    """What the C library says, which OpenNebula asks."""
+    found: int = _LIBC.fnmatch(pattern.encode(), text.encode(), 0)
+    return found == 0
+
+
+def _list(text: str | None) -> list[str]:
+    return [] if text is None else text.split(",")
+
+
+def _is_member(part: str, member: str | float) -> bool:
+    if isinstance(member, str):
+        return is_like(part, member)
+    try:
+        return float(part) == member
+    except ValueError:
+        return False
 
 
 def _compared(sign: str, left: float, right: float) -> bool:

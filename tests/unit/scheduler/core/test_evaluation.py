@@ -18,14 +18,14 @@ from tests.unit.scheduler.core.obvious import Host, holds, rank
 
 HOSTS = [
     HostFacts(1, "h1", total=Amounts(400, 4096, 10), attributes={"NAME": "h1", "A": "1", "B": "x"}),
-    HostFacts(2, "h2", total=Amounts(800, 1024, 0), attributes={"NAME": "h2", "A": "0", "C": "y z"}),
+    HostFacts(2, "h2", total=Amounts(800, 1024, 0), attributes={"NAME": "h2", "A": "0", "C": "y z, 7,x"}),
     HostFacts(3, "h3", total=Amounts(0, 0, 0), attributes={"NAME": "h3", "B": "-2.5", "C": "nan"}),
     HostFacts(4, "h4", attributes={}),
 ]
 
 
 def columns() -> HostColumns:
-    made = HostColumns()
+    made = HostColumns(lambda vm_id: {3: (1,), 4: (2, 9)}.get(vm_id, ()))
     made.apply(HOSTS)
     made.hold(1, Amounts(100, 1000, 3))
     made.hold(2, Amounts(900, 10, 0))
@@ -36,6 +36,7 @@ def objects() -> list[Host]:
     found = [Host(each) for each in HOSTS]
     found[0].cpu, found[0].memory, found[0].disk, found[0].vms = 100, 1000, 3, 1
     found[1].cpu, found[1].memory, found[1].vms = 900, 10, 1
+    found[0].vm_ids, found[1].vm_ids = {3}, {4}
     return found
 
 
@@ -77,7 +78,13 @@ def test_a_rank_is_what_the_obvious_evaluator_says(score: Numeric) -> None:
         ("B < 0", [3]),
         ("B = x", [1]),
         ('B != "x"', [3]),
-        ('C = "y z"', [2]),
+        ('C = "y z*"', [2]),
+        ("C @> 7", [2]),
+        ('C @> "y?z"', [2]),
+        ("C @> y", []),
+        ("CURRENT_VMS = 3", [1]),
+        ("CURRENT_VMS != 3", [2, 3, 4]),
+        ("CURRENT_VMS @> 4 | CURRENT_VMS = 9", [2]),
         ("C = nan", [3]),
         ("C > 0 | C < 1", []),
         ("ID >= 2 & ID <= 3", [2, 3]),

@@ -22,7 +22,8 @@ REQUIREMENTS = [
     "", "", "",
     "FREE_MEMORY > 8", "RUNNING_VMS < 2", "RUNNING_VMS != 1", "!(FREE_CPU < 100)", 'LABEL_DISK = "ssd"',
     "LABEL_DISK != ssd", "LABEL_RACK >= 2 | RUNNING_VMS > 0", "NOWHERE = 1", "!(NOWHERE = 1)", "ID < 3 & FREE_DISK > 0",
-    "TOTAL_CPU / LABEL_RACK > 150", "NAME = h2",
+    "TOTAL_CPU / LABEL_RACK > 150", "NAME = h2", 'NAME = "h[!2]*"', "LABEL_DISK @> ssd",
+    "CURRENT_VMS = 1", "CURRENT_VMS != 1", "CURRENT_VMS @> 2 | CURRENT_VMS = 3", "CURRENT_VMS != 2 & CURRENT_VMS != 4",
 ]  # fmt: skip
 RANKS = [
     "", "", "",
@@ -96,7 +97,7 @@ def columns_of(facts: Sequence[HostFacts], used: Sequence[tuple[int, Amounts]] =
 
 
 def obvious_plan(facts: Sequence[HostFacts], demands: Sequence[Demand]) -> list[list[int]]:
-    """One VM after the other, by priority, age and id."""
+    """One VM after the other, by priority, age and id. What one of a shape gets goes to the oldest that has nothing."""
     objects = [Host(each) for each in facts]
     order = sorted(
         (-demand.shape.priority, created, vm_id, number)
@@ -105,7 +106,8 @@ def obvious_plan(facts: Sequence[HostFacts], demands: Sequence[Demand]) -> list[
     )
     found: list[list[int]] = [[] for _ in demands]
     for _, _, _, number in order:
-        row = place(objects, demands[number].shape)
+        oldest = int(demands[number].ids[len(found[number])])
+        row = place(objects, demands[number].shape, oldest)
         if row is not None:
             found[number].append(row)
     return found

@@ -8,7 +8,7 @@ from services.scheduler.core.columns import HostColumns
 from services.scheduler.core.explanation import explain
 from services.scheduler.core.hosts import HostFacts
 from services.scheduler.core.shapes import Shape
-from services.scheduler.core.words import FITS, Why, why
+from services.scheduler.core.words import FITS, Why, unknown_attributes, unknown_words, why
 
 MIB = 1024
 
@@ -63,6 +63,18 @@ def test_the_host_that_was_asked_for_may_not_exist() -> None:
 
 def test_attributes_that_no_host_has_are_named() -> None:
     assert told(columns(host(1)), shape(requirement="RAK = 1")).message.endswith("; no host has the attribute RAK")
+
+
+def test_a_name_that_is_nearly_right_is_told_the_right_one() -> None:
+    made = columns(host(1))
+    assert unknown_attributes(made, {"RAC", "FREE_MEM", "HOSTNAMES", "CURRENT_VMS", "VM_MEMORY", "ZEBRA"}) == [
+        "FREE_MEM", "HOSTNAMES", "RAC", "ZEBRA",
+    ]  # fmt: skip
+    assert unknown_words(made, ["RAC", "FREE_MEMRY", "ZEBRA"]) == [
+        "no host has the attribute RAC; did you mean RACK?",
+        "no host has the attribute FREE_MEMRY; did you mean FREE_MEMORY?",
+        "no host has the attribute ZEBRA",
+    ]
 
 
 def test_an_explanation_shows_the_best_hosts_first() -> None:
