@@ -56,7 +56,9 @@ def simulated(**labels: str) -> VmTemplate:
 def stack() -> Iterator[Stack]:
     with a_stack("--sim-hosts", "5", "--no-real-host") as running:
         yield running
-        running.moln("vm", "terminate", "--filter", "state=RUNNING", "--hard", "--yes")  # some take HOLD_SECONDS to stop
+        running.moln(
+            "vm", "terminate", "--filter", "state=RUNNING", "--hard", "--yes"
+        )  # some take HOLD_SECONDS to stop
 
 
 @pytest.fixture(scope="module")

@@ -29,14 +29,14 @@ class Deeds:
         self._perform, self._background = perform, background
         self._places, self._lanes = asyncio.Semaphore(at_once), asyncio.Semaphore(at_once)
         self._tasks: dict[WorkKey, asyncio.Task[None]] = {}
+        self._is_closed = False
         self._log = get_logger("deeds")
 
     def begin(self, work: Work) -> None:
         """Starts a task for the deed."""
-        key = work.key
         task = self._background.start(self._run(work), name=f"{work.deed.value} vm {work.vm_id}")
-        self._tasks[key] = task
-        task.add_done_callback(lambda ended: self._ended(key, work, ended))
+        self._tasks[work.key] = task
+        task.add_done_callback(lambda ended: self._ended(work, ended))
 
     def interrupt(self, host_id: int, vm_id: int, *, is_background: bool = False) -> None:
         """Cancels the deed under way, if there is one; what it has made is undone before it ends."""
@@ -46,16 +46,15 @@ class Deeds:
 
     async def close(self) -> None:
         """Interrupts all deeds and waits for their ends; nobody is told of them."""
+        self._is_closed = True
         tasks = list(self._tasks.values())
-        self._tasks.clear()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self, work: Work) -> None:
         outcome = await self._place(work)
-        if self._tasks.pop(work.key, None) is not None:
-            work.done(work, outcome)
+        self._tell(work, outcome, asyncio.current_task())
 
     async def _place(self, work: Work) -> Outcome:
         if work.deed in _WAITS:
@@ -73,7 +72,13 @@ class Deeds:
             self._log.error("deed failed by a defect", deed=work.deed.value, vm_id=work.vm_id, exc_info=err)
             return Outcome(False, Reason.INTERNAL, f"{work.deed.value} failed by a defect: {err!r}", work.deed.value)
 
-    def _ended(self, key: WorkKey, work: Work, task: asyncio.Task[None]) -> None:
-        if task.cancelled() and self._tasks.get(key) is task:
-            del self._tasks[key]
-            work.done(work, INTERRUPTED)
+    def _ended(self, work: Work, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            self._tell(work, INTERRUPTED, task)
+
+    def _tell(self, work: Work, outcome: Outcome, task: asyncio.Task[None] | None) -> None:
+        """Every deed is told of once, also one that was begun while another was under way."""
+        if self._tasks.get(work.key) is task:
+            del self._tasks[work.key]
+        if not self._is_closed:
+            work.done(work, outcome)

@@ -20,7 +20,7 @@ class Observed:
     is_saved: bool = False
     """It is off because its memory has been saved."""
     is_arriving: bool = False
-    """It stands still for a migration."""
+    """It stands still for a migration, or because its process only begins."""
 
 
 def power_of(state: int) -> Power:
@@ -47,5 +47,5 @@ def is_saved(state: int, reason: int) -> bool:
 
 
 def is_arriving(state: int, reason: int) -> bool:
-    """Whether a guest stands still for a migration: at the target it has not run yet."""
-    return (state, reason) == (LiveFlags.PAUSED, LiveFlags.PAUSED_MIGRATION)
+    """Whether a guest stands still for a migration, or as its process only begins: at the target it has not run."""
+    return state == LiveFlags.PAUSED and reason in (LiveFlags.PAUSED_MIGRATION, LiveFlags.PAUSED_STARTING_UP)

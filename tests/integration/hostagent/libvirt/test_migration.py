@@ -199,9 +199,7 @@ async def test_the_pause_of_a_migration_is_measured(
 
     await eventually(counts_on, what="it has moved and counts on", within=120)
     assert (await moving).is_done
-    record_property(
-        "measured", f"live migration: a guest that counts every 0.2 s is silent for {longest:.2f} s"
-    )
+    record_property("measured", f"live migration: a guest that counts every 0.2 s is silent for {longest:.2f} s")
     assert longest < 60
 
 

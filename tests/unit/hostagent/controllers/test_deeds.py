@@ -89,6 +89,22 @@ async def test_an_interrupted_deed_ends_once_and_undisturbed() -> None:
         assert undone == ["all"] and [outcome.was_interrupted for _, outcome in told] == [True]
 
 
+async def test_a_deed_that_was_begun_while_another_was_under_way_is_told_of_like_that_one() -> None:
+    go_on = {Deed.MIGRATE: asyncio.Event(), Deed.ERASE: asyncio.Event()}
+
+    async def act(work: Work) -> Outcome:
+        await go_on[work.deed].wait()
+        return DONE
+
+    async with performer(act) as (deeds, told):
+        deeds.begin(a_work(told, deed=Deed.MIGRATE))
+        deeds.begin(a_work(told, deed=Deed.ERASE))
+        go_on[Deed.MIGRATE].set()
+        await until(lambda: told)
+        go_on[Deed.ERASE].set()
+        await until(lambda: len(told) == 2)
+
+
 async def test_errors_become_outcomes() -> None:
     async def refuse(_work: Work) -> Outcome:
         raise MolnError(Reason.HYPERVISOR_FAILED, "it does not answer")
