@@ -8,6 +8,7 @@ from typing import cast
 from moln.compute.v1.template_pb2 import OnHostLoss
 from moln.compute.v1.vm_pb2 import OperationKind, Vm
 from moln.scheduler.v1.scheduler_service_pb2 import ExplainVmResponse
+from services.cli.policies import policy_words
 from services.cli.printing import fields, section
 from services.cli.resources.vms import desired_of, disk_snapshots_of, phase_word, state_of, why
 from services.cli.sizes import age, clock, mib, size
@@ -98,6 +99,7 @@ def _rule_lines(vm: Vm) -> Sequence[str]:
         (
             ("requirement", shape.requirement),
             ("rank", shape.rank),
+            ("policies", policy_words(shape.policies)),
             ("host", vm.intent.wanted_host_id),
             ("affinity group", shape.affinity_group),
             ("tolerations", " ".join(shape.tolerations)),

@@ -99,6 +99,7 @@ _ROWS: Mapping[str, Mapping[str, Access]] = {
         "CreateCluster": _A,
         "GetCluster": _U,
         "ListClusters": _U,
+        "UpdateCluster": _A,
         "DeleteCluster": _A,
         "AddHostToCluster": _A,
         "RemoveHostFromCluster": _A,

@@ -9,9 +9,11 @@ from contextlib import aclosing
 import pytest
 
 from moln.compute.v1 import (
+    cluster_pb2,
     cluster_service_pb2,
     host_pb2,
     host_service_pb2,
+    placement_pb2,
     template_pb2,
     template_service_pb2,
     vm_pb2,
@@ -173,6 +175,37 @@ async def test_hosts_go_into_clusters_and_back(admin: Client, clients: Clients) 
     anna = await clients.user("anna")
     listed = await anna.clusters.ListClusters(cluster_service_pb2.ListClustersRequest())
     assert [(each.id, each.spec.name, each.view.hosts) for each in listed.clusters] == [(0, "default", 1)]
+
+
+async def test_labels_and_policies_of_a_cluster_are_changed(admin: Client, clients: Clients) -> None:
+    packing = placement_pb2.WeightedPolicy(policy=placement_pb2.PLACEMENT_POLICY_PACKING, weight=2)
+    rank = placement_pb2.WeightedPolicy(policy=placement_pb2.PLACEMENT_POLICY_RANK)
+    made = await admin.clusters.CreateCluster(
+        cluster_service_pb2.CreateClusterRequest(name="east", labels={"site": "graz"}, policies=[packing])
+    )
+    assert list(made.spec.policies) == [packing]
+
+    def update(*paths: str, etag: str = "", **fields: object) -> cluster_service_pb2.UpdateClusterRequest:
+        spec = cluster_pb2.ClusterSpec(**fields)  # type: ignore[arg-type]
+        request = cluster_service_pb2.UpdateClusterRequest(id=made.id, spec=spec, etag=etag)
+        request.update_mask.paths.extend(paths)
+        return request
+
+    changed = await admin.clusters.UpdateCluster(update("policies", labels={"not": "asked"}))
+    assert (list(changed.spec.policies), dict(changed.spec.labels)) == ([], {"site": "graz"})
+    with refused("ETAG_MISMATCH"):
+        await admin.clusters.UpdateCluster(update("labels", etag=made.view.etag))
+    with refused("FIELD_INVALID", "spec.policies[1].policy", words="RANK is for VMs"):
+        await admin.clusters.UpdateCluster(update("policies", policies=[packing, rank]))
+    with refused("FIELD_INVALID", "policies[0].policy"):
+        await admin.clusters.CreateCluster(cluster_service_pb2.CreateClusterRequest(name="west", policies=[rank]))
+    with refused("FIELD_IMMUTABLE"):
+        await admin.clusters.UpdateCluster(update("name", name="other"))
+    with refused("DEFAULT_OBJECT", words="setting policies"):
+        await admin.clusters.UpdateCluster(cluster_service_pb2.UpdateClusterRequest(id=0))
+    anna = await clients.user("anna")
+    with refused("ROLE_MISSING"):
+        await anna.clusters.UpdateCluster(update("policies"))
 
 
 async def test_the_default_cluster_is_always_there(admin: Client) -> None:
