@@ -25,6 +25,7 @@ from services.api.controllers.founding import found_cloud
 from services.api.controllers.host_scripts import ScriptRunner
 from services.api.controllers.leading import lead_api
 from services.api.controllers.liveness import HostController
+from services.api.controllers.loads import Loads
 from services.api.controllers.timetable import Timetable
 from services.api.core.liveness import Times
 from services.api.forward.forwarder import Forwarder
@@ -135,7 +136,8 @@ async def main(settings: Settings, run: Run) -> None:
         await stack.enter_async_context(nodes)
         await stack.enter_async_context(server)
         loops = await stack.enter_async_context(Background())
-        mending = _start_loops(loops, keeper, gateway, book, LoopCounts(run.metrics))
+        loads = Loads(store, cloud, book, gateway)
+        mending = _start_loops(loops, keeper, gateway, book, loads, LoopCounts(run.metrics))
         stack.callback(store.process.on_lost(mending.wake))
         timetable = Timetable(store, cloud, vms, operations)
         loops.start(_lead(settings, run, store, cloud, keeper, public, scripts, timetable), name="api leader")
@@ -155,7 +157,9 @@ async def _serve(run: Run, servers: dict[str, RpcServer], addresses: dict[str, s
         await each.set_serving(False)
 
 
-def _start_loops(loops: Background, keeper: Keeper, gateway: NodeGateway, book: SampleBook, counts: LoopCounts) -> Loop:
+def _start_loops(
+    loops: Background, keeper: Keeper, gateway: NodeGateway, book: SampleBook, loads: Loads, counts: LoopCounts
+) -> Loop:
     """Returns the loop that mends connections, for those who must wake it."""
 
     async def settle() -> None:
@@ -167,6 +171,7 @@ def _start_loops(loops: Background, keeper: Keeper, gateway: NodeGateway, book: 
     loops.start(keeper.run(), name="history keeper")
     mending = Loop("connections", gateway.mend, interval=2.0, metrics=counts)
     loops.start(mending.run(), name="connections")
+    loops.start(Loop("loads", loads.step, interval=loads.interval_s, metrics=counts).run(), name="loads")
     loops.start(Loop("samples", settle, interval=1.0, metrics=counts).run(), name="samples")
     loops.start(Loop("old samples", tidy, interval=60.0, metrics=counts).run(), name="old samples")
     return mending

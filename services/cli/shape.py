@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 
 import click
 
+from moln.compute.v1.placement_pb2 import WeightedPolicy
 from moln.compute.v1.template_pb2 import Context, DiskTemplate, NicTemplate, OnHostLoss, RestartPolicy, VmTemplate
 from services.cli.exits import usage
 from services.cli.options import KEY_VALUE, SIZE, Name, file_bytes
+from services.cli.policies import policy_option
 from services.cli.templates import read_pairs, read_yaml
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -43,6 +45,7 @@ _OPTIONS = (
     click.option("--memory", "-m", type=SIZE, help=f"Memory, for example 2G (default {DEFAULT_MEMORY_MIB}M)."),
     click.option("--requirement", metavar="EXPR", help="Which hosts will do, for example 'FREE_MEMORY > 2097152'."),
     click.option("--rank", metavar="EXPR", help="Which of them is best: a number to maximise, for example FREE_CPU."),
+    policy_option("Way to rank hosts; may be repeated."),
     click.option("--priority", type=int, help="Order among pending VMs, higher first."),
     click.option("--hostname", help="Host name of the guest (default: the VM's name)."),
     click.option("--ssh-key", multiple=True, metavar="FILE|KEY", help="Public key for the guest; may be repeated."),
@@ -85,6 +88,7 @@ class Shape:
     memory: int | None
     requirement: str | None
     rank: str | None
+    policy: Sequence[WeightedPolicy]
     priority: int | None
     hostname: str | None
     ssh_key: Sequence[str]
@@ -105,7 +109,10 @@ class Shape:
         if self.file:
             name = "standard input" if self.file == "-" else self.file
             template = read_yaml(_text(file_bytes(self.file, "the template")), VmTemplate, name)
-        template.MergeFrom(self._flags())
+        flags = self._flags()
+        if flags.policies:
+            template.ClearField("policies")
+        template.MergeFrom(flags)
         if needs_memory and not template.memory_mib and not self.file:
             template.memory_mib = DEFAULT_MEMORY_MIB
         return template
@@ -118,6 +125,7 @@ class Shape:
             no_default_network=self.no_net,
             requirement=self.requirement or "",
             rank=self.rank or "",
+            policies=self.policy,
             priority=self.priority or 0,
             description=self.description or "",
             labels=dict(self.label),

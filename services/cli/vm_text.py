@@ -8,8 +8,9 @@ from typing import cast
 from moln.compute.v1.template_pb2 import OnHostLoss
 from moln.compute.v1.vm_pb2 import OperationKind, Vm
 from moln.scheduler.v1.scheduler_service_pb2 import ExplainVmResponse
+from services.cli.policies import policy_words
 from services.cli.printing import fields, section
-from services.cli.resources.vms import desired_of, phase_word, state_of, why
+from services.cli.resources.vms import desired_of, disk_snapshots_of, phase_word, state_of, why
 from services.cli.sizes import age, clock, mib, size
 
 
@@ -79,7 +80,9 @@ def _disk_lines(vm: Vm) -> Iterator[str]:
         volume = volumes.get(disk.disk_id)
         content = f"image {disk.image} ({disk.image_id})" if disk.image_id or disk.image else "empty"
         seen = size(max(volume.virtual_size_bytes if volume else 0, disk.size_mib * 1024**2))
-        yield "  ".join(filter(None, (str(disk.disk_id), content, seen, disk.format, disk.bus)))
+        names = ", ".join(each.name for each in disk_snapshots_of(vm) if each.disk_id == disk.disk_id)
+        held = f"snapshots {names}" if names else ""
+        yield "  ".join(filter(None, (str(disk.disk_id), content, seen, disk.format, disk.bus, held)))
 
 
 def _nic_lines(vm: Vm) -> Iterator[str]:
@@ -96,6 +99,7 @@ def _rule_lines(vm: Vm) -> Sequence[str]:
         (
             ("requirement", shape.requirement),
             ("rank", shape.rank),
+            ("policies", policy_words(shape.policies)),
             ("host", vm.intent.wanted_host_id),
             ("affinity group", shape.affinity_group),
             ("tolerations", " ".join(shape.tolerations)),

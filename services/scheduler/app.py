@@ -24,6 +24,7 @@ GC_THRESHOLDS: Final = (50_000, 20, 50)
 KINDS: dict[str, frozenset[str] | None] = {
     "vm": frozenset({"spec", "intent", "placement", "volumes", "status"}),
     "host": frozenset({"spec", "inventory", "liveness"}),
+    "hostload": None,
     "cluster": None,
 }
 """What the scheduler's cache holds."""
@@ -32,6 +33,7 @@ KINDS: dict[str, frozenset[str] | None] = {
 async def main(settings: SchedulerSettings, run: Run) -> None:
     """Runs until asked to stop: stops placing first, then answering, then the store."""
     gc.set_threshold(*GC_THRESHOLDS)
+    policies = settings.ranked_by()
     secret = read_service_secret(settings.service_secret_file)
     server = RpcServer(run.metrics, gate=secret_gate(secret))
     address = str(server.listen(settings.listen, tls=settings.tls()))
@@ -42,7 +44,7 @@ async def main(settings: SchedulerSettings, run: Run) -> None:
             await Store.open(settings.store(), keys=KEYS, kinds=KINDS, process=process)
         )
         StoreMetrics(run.metrics, store)
-        placement = Placement(store, SchedulerMetrics(run.metrics), run.clock)
+        placement = Placement(store, SchedulerMetrics(run.metrics), run.clock, policies)
         servicer = SchedulerServicer(store, placement)
         server.add(scheduler_service_pb2_grpc.add_SchedulerServiceServicer_to_server, servicer)
         await stack.enter_async_context(server)

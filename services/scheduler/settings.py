@@ -8,7 +8,9 @@ from pathlib import Path
 from services.common.obs.logs import LogFormat, LogLevel
 from services.common.runtime import TlsFiles, option
 from services.common.runtime.service import log_format_option, log_level_option, metrics_address_option
+from services.common.runtime.settings import SettingsError
 from services.common.store import StoreSettings
+from services.scheduler.core.policies import Policies, policies_from_words
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,11 @@ class SchedulerSettings:
     service_secret_file: Path = option(
         Path("/etc/moln/service.secret"), "File with the secret that moln's services share; readable by its owner only."
     )
+    policies: tuple[str, ...] = option(
+        (),
+        "How hosts are ranked where neither VM nor cluster says: packing, striping, load-aware, preference, or several "
+        "with weights, as packing=2. Empty: fewest VMs first, then most free memory.",
+    )
     tls_cert: Path | None = option(None, "Certificate of this server; needed beyond loopback.")
     tls_key: Path | None = option(None, "Key of that certificate.")
     tls_ca: Path | None = option(None, "Certificates that callers' are checked against: mutual TLS.")
@@ -38,6 +45,13 @@ class SchedulerSettings:
         return StoreSettings(
             endpoints=self.etcd_endpoints, ca_file=self.etcd_ca, cert_file=self.etcd_cert, key_file=self.etcd_key
         )
+
+    def ranked_by(self) -> Policies:
+        """The policies. Raises SettingsError, which names the setting."""
+        try:
+            return policies_from_words(self.policies)
+        except ValueError as err:
+            raise SettingsError(f"policies: {err}") from err
 
     def tls(self) -> TlsFiles | None:
         """The server's TLS files; None where none are set."""

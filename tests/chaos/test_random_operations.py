@@ -10,12 +10,14 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from google.protobuf.text_format import MessageToString
 
 from moln.compute.v1 import template_pb2, vm_pb2, vm_service_pb2
+from services.cli.resources.vms import disk_snapshots_of
 from services.common.domain.reasons import Reason
 from services.common.rpc import decode_error
 from tests.chaos import hypervisors
@@ -95,9 +97,17 @@ class Users:
             lambda vm: ("CreateVmSnapshot", _PB.CreateVmSnapshotRequest(id=vm, name=pick(("a", "b", "c")))),
             lambda vm: ("RevertVmSnapshot", _PB.RevertVmSnapshotRequest(id=vm, name=pick(("a", "b", "c")))),
             lambda vm: ("DeleteVmSnapshot", _PB.DeleteVmSnapshotRequest(id=vm, name=pick(("a", "b", "c")))),
+            lambda vm: ("CreateVmDiskSnapshot", self._of_disk(_PB.CreateVmDiskSnapshotRequest(id=vm))),
+            lambda vm: ("RevertVmDiskSnapshot", self._of_disk(_PB.RevertVmDiskSnapshotRequest(id=vm))),
+            lambda vm: ("DeleteVmDiskSnapshot", self._of_disk(_PB.DeleteVmDiskSnapshotRequest(id=vm))),
             lambda vm: ("CancelVmOperation", _PB.CancelVmOperationRequest(id=vm)),
             lambda vm: ("RecoverVm", _PB.RecoverVmRequest(id=vm, action=_PB.RECOVER_ACTION_RETRY)),
         ]
+
+    def _of_disk(self, request: Any) -> Any:
+        """One of three snapshots of one of two disks."""
+        request.disk_id, request.name = self.chance.choice((0, 1)), self.chance.choice(("a", "b", "c"))
+        return request
 
     def ask(self) -> None:
         """One request; a refusal must be a documented one."""
@@ -164,6 +174,8 @@ def _check_agreement(api: StackApi, journal: Path) -> None:
     assert not [uid for uid, count in running.items() if count > 1], "a guest runs twice"
     assert not hypervisors.ever_twice(journal), "some ran on two hosts at once"
     for vm in vms:
+        held = [(each.disk_id, each.name) for each in disk_snapshots_of(vm)]
+        assert len(set(held)) == len(held), f"VM {vm.id} has a snapshot of a disk twice: {held}"
         assert len(vm.statuses) <= 1, f"VM {vm.id} is on {len(vm.statuses)} hosts"
         if vm.view.state == _S.VM_STATE_RUNNING:
             assert vm.statuses[0].host_id == vm.placement.host_id

@@ -85,6 +85,35 @@ def test_a_snapshot_has_a_name_of_its_own_and_one_that_is_not_there_is_named(web
     web.moln("vm", "snapshot-delete", "web", "before", "--wait")
 
 
+def test_a_snapshot_of_a_disk_needs_a_disk_that_can_have_one_and_a_name_of_its_own(own_stack: Stack) -> None:
+    disks = ("--disk", "size=16M", "--disk", "size=16M,format=raw", "--disk", "size=16M,is_read_only=true")
+    own_stack.moln("vm", "create", "disks", *disks, "--no-net", "--memory", "64M", "--wait")
+    own_stack.moln("vm", "disk-snapshot-create", "disks", "0", "before", "--wait")
+    assert "snapshots before" in own_stack.moln("vm", "show", "disks")
+    assert own_stack.moln("vm", "disk-snapshot-list", "disks", "0").startswith("disk 0  before")
+    wrong = (
+        ("create", "7", "x", 4, "no disk 7; it has 0, 1, 2"),
+        ("create", "0", "before", 5, "disk 0 has a snapshot before already; delete it, or choose another name"),
+        ("create", "0", "a/b", 2, "'a/b' is no name"),
+        ("create", "1", "x", 2, "disk 1 is raw: only a qcow2 disk holds snapshots"),
+        ("create", "2", "x", 2, "disk 2 is read-only: it never changes"),
+        ("delete", "0", "after", 4, "disk 0 has no snapshot 'after'; it has before"),
+        ("delete", "1", "before", 4, "disk 1 has no snapshot 'before'; it has none"),
+        ("delete", "7", "before", 4, "no disk 7; it has 0, 1, 2"),
+    )
+    for verb, disk, name, expected, words in wrong:
+        code, text = line(own_stack, "vm", f"disk-snapshot-{verb}", "disks", disk, name)
+        assert (code, words in text) == (expected, True), text
+    code, text = line(own_stack, "vm", "disk-snapshot-revert", "disks", "0", "before", "--yes")
+    assert (code, "it is RUNNING; disk-snapshot-revert is allowed in POWERED_OFF" in text) == (5, True), text
+    code, text = line(own_stack, "vm", "disk-snapshot-list", "disks", "7")
+    assert (code, "no disk 7; it has 0, 1, 2" in text) == (4, True), text
+    own_stack.moln("vm", "poweroff", "disks", "--hard", "--wait")
+    own_stack.moln("vm", "disk-snapshot-revert", "disks", "0", "before", "--yes", "--wait")
+    own_stack.moln("vm", "disk-snapshot-delete", "disks", "0", "before", "--wait")
+    assert own_stack.moln("vm", "disk-snapshot-list", "disks") == ""
+
+
 def test_a_cancel_that_comes_too_late_says_how_it_ended(web: Stack) -> None:
     web.moln("vm", "reboot", "web", "--wait")
     ended = web.read("vm", "operation", "web")["id"]

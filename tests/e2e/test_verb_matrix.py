@@ -112,7 +112,7 @@ def _bring_to_rest(matrix: Matrix, closed: int) -> None:
     matrix.until(matrix.ids("POWERED_OFF", "UNDEPLOYING"), "POWERED_OFF")
     matrix.until(matrix.ids("STOPPED"), "STOPPED")
     matrix.until(matrix.ids("UNDEPLOYED"), "UNDEPLOYED")
-    matrix.take_snapshots("RUNNING", "POWERED_OFF")
+    matrix.take_snapshots("RUNNING", "POWERED_OFF", "SUSPENDED")
 
 
 def _bring_to_pass(matrix: Matrix) -> None:

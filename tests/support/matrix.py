@@ -23,6 +23,8 @@ from tests.support.verb_calls import BEFORE, VerbCalls
 SETTLE_SECONDS = 60.0
 ABOUT_SNAPSHOTS = frozenset({Verb.CREATE_SNAPSHOT, Verb.REVERT_SNAPSHOT, Verb.DELETE_SNAPSHOT})
 
+ABOUT_DISK_SNAPSHOTS = frozenset({Verb.CREATE_DISK_SNAPSHOT, Verb.REVERT_DISK_SNAPSHOT, Verb.DELETE_DISK_SNAPSHOT})
+
 
 def state_of(name: str) -> vm_pb2.VmState:
     """VM_STATE_RUNNING for `RUNNING`."""
@@ -102,9 +104,14 @@ class Matrix:
                 assert isinstance(asked, vm_pb2.Vm), asked
 
     def take_snapshots(self, *states: str) -> None:
-        """The VMs that are asked about snapshots have one."""
-        ids = [vm_id for state in states for verb, vm_id in self.vms[state].items() if verb in ABOUT_SNAPSHOTS]
-        asked = [self.calls.call("CreateVmSnapshot", pb.CreateVmSnapshotRequest(id=each, name=BEFORE)) for each in ids]
+        """The VMs that are asked about snapshots have one, of the whole VM or of disk 1."""
+        asked = []
+        for verb, vm_id in [each for state in states for each in self.vms[state].items()]:
+            if verb in ABOUT_SNAPSHOTS:
+                asked.append(self.calls.call("CreateVmSnapshot", pb.CreateVmSnapshotRequest(id=vm_id, name=BEFORE)))
+            elif verb in ABOUT_DISK_SNAPSHOTS:
+                request = pb.CreateVmDiskSnapshotRequest(id=vm_id, disk_id=1, name=BEFORE)
+                asked.append(self.calls.call("CreateVmDiskSnapshot", request))
         for wait in map(self.calls.ends, asked):
             assert wait is not None
             assert wait.result().reason == ""

@@ -13,6 +13,7 @@ from moln.compute.v1 import vm_pb2, vm_service_pb2_grpc
 from moln.compute.v1 import vm_service_pb2 as pb
 from moln.compute.v1.template_pb2 import Context, DiskTemplate, NicTemplate
 from services.api.core.verbs import VERBS, Verb
+from services.cli.resources.vms import disk_snapshots_of
 from services.cli.rpc_errors import Failure, decode
 from tests.support.stack import Stack
 
@@ -36,6 +37,9 @@ _WORDS: Mapping[Verb, Mapping[str, Any]] = {
     Verb.CREATE_SNAPSHOT: {"name": "after"},
     Verb.REVERT_SNAPSHOT: {"name": BEFORE},
     Verb.DELETE_SNAPSHOT: {"name": BEFORE},
+    Verb.CREATE_DISK_SNAPSHOT: {"disk_id": 1, "name": "after"},
+    Verb.REVERT_DISK_SNAPSHOT: {"disk_id": 1, "name": BEFORE},
+    Verb.DELETE_DISK_SNAPSHOT: {"disk_id": 1, "name": BEFORE},
     Verb.SAVE_DISK: {"disk_id": 0},
     Verb.CONTEXT: {"context": Context(variables={"COLOUR": "green"})},
 }
@@ -112,6 +116,11 @@ def snapshots(vm: vm_pb2.Vm) -> list[tuple[str, bool]]:
     return [(each.name, each.is_current) for status in here for each in status.snapshots]
 
 
+def disk_snapshots(vm: vm_pb2.Vm) -> list[tuple[int, str]]:
+    """(disk, name) of those of single disks."""
+    return [(each.disk_id, each.name) for each in disk_snapshots_of(vm)]
+
+
 EFFECTS: Mapping[Verb, Callable[[vm_pb2.Vm, vm_pb2.Vm], bool]] = {
     Verb.MIGRATE: lambda before, after: after.placement.host_id not in (0, before.placement.host_id),
     Verb.RESCHED: lambda before, after: after.placement.host_id not in (0, before.placement.host_id),
@@ -124,6 +133,9 @@ EFFECTS: Mapping[Verb, Callable[[vm_pb2.Vm, vm_pb2.Vm], bool]] = {
     Verb.CREATE_SNAPSHOT: lambda _, after: snapshots(after) == [(BEFORE, False), ("after", True)],
     Verb.REVERT_SNAPSHOT: lambda _, after: snapshots(after) == [(BEFORE, True)],
     Verb.DELETE_SNAPSHOT: lambda _, after: snapshots(after) == [],
+    Verb.CREATE_DISK_SNAPSHOT: lambda _, after: disk_snapshots(after) == [(1, BEFORE), (1, "after")],
+    Verb.REVERT_DISK_SNAPSHOT: lambda _, after: disk_snapshots(after) == [(1, BEFORE)],
+    Verb.DELETE_DISK_SNAPSHOT: lambda _, after: disk_snapshots(after) == [],
     Verb.CONTEXT: lambda _, after: after.spec.template.context.variables["COLOUR"] == "green",
 }
 """What a verb has changed beside the state."""

@@ -23,6 +23,9 @@ DEADLINES_S: Mapping[int, int] = {
     _K.OPERATION_KIND_CREATE_SNAPSHOT: HOUR,
     _K.OPERATION_KIND_REVERT_SNAPSHOT: HOUR,
     _K.OPERATION_KIND_DELETE_SNAPSHOT: HOUR,
+    _K.OPERATION_KIND_CREATE_DISK_SNAPSHOT: HOUR,
+    _K.OPERATION_KIND_REVERT_DISK_SNAPSHOT: HOUR,
+    _K.OPERATION_KIND_DELETE_DISK_SNAPSHOT: HOUR,
 }
 """Seconds after which an operation is closed as failed; ten minutes for those that are not here."""
 DEFAULT_DEADLINE_S = 10 * MINUTE
@@ -81,8 +84,13 @@ def end_of(operation: vm_pb2.Operation, parts: Parts, now_s: float, *, is_backgr
         return reported
     if placement is None or placement.epoch != operation.epoch or not placement.host_id:
         return End(Reason.OPERATION_SUPERSEDED, "the VM has left the host that was to do it")
-    if parts.status is None and _is_nothing_to_do(operation, parts):
-        return DONE
+    if parts.status is None and not _is_wanted_there(parts):
+        if operation.kind not in _GUESTLESS:
+            return End(
+                Reason.OPERATION_SUPERSEDED, "nothing of the VM is on its host any more that it could be done to"
+            )
+        if _is_granted(operation, parts):
+            return DONE  # the change of the spec is all there was to do
     return _expired(operation, now_s)
 
 
@@ -95,13 +103,15 @@ def _reported(operation: vm_pb2.Operation, status: vm_pb2.VmStatus | None, is_ba
     return End(told.reason, told.message, dict(told.results))
 
 
-def _is_nothing_to_do(operation: vm_pb2.Operation, parts: Parts) -> bool:
-    """Nothing of the VM is on its host, and nothing is wanted there: the change of the spec is all there was to do."""
-    is_wanted = parts.intent.desired == vm_pb2.DESIRED_STATE_RUNNING
-    is_granted = operation.kind not in COSTS_CAPACITY or (
+def _is_wanted_there(parts: Parts) -> bool:
+    """Whether the host is to bring the VM up: then it does, and carries the operation out."""
+    return parts.intent.desired == vm_pb2.DESIRED_STATE_RUNNING
+
+
+def _is_granted(operation: vm_pb2.Operation, parts: Parts) -> bool:
+    return operation.kind not in COSTS_CAPACITY or (
         parts.placement is not None and parts.placement.granted_operation_id == operation.id
     )
-    return operation.kind in _GUESTLESS and not is_wanted and is_granted
 
 
 def _end_of_move(operation: vm_pb2.Operation, parts: Parts, now_s: float) -> End | None:

@@ -6,6 +6,7 @@ import ipaddress
 import re
 
 from moln.compute.v1 import template_pb2
+from services.api.core.policy_checks import check_policies_of_template
 from services.api.core.shape_checks import MAX_MEMORY_MIB, MAX_VCPUS, check_choice, check_shape
 from services.common.domain.caller import Caller, Capability
 from services.common.domain.errors import invalid
@@ -75,6 +76,7 @@ def _check_expressions(template: template_pb2.VmTemplate, path: str) -> None:
         parse(template.requirement, Kind.REQUIREMENT, field=f"{path}.requirement")
     if template.rank:
         parse(template.rank, Kind.RANK, field=f"{path}.rank")
+    check_policies_of_template(template, path)
 
 
 def _check_privileges(template: template_pb2.VmTemplate, caller: Caller, path: str) -> None:

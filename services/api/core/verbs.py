@@ -38,6 +38,9 @@ class Verb(StrEnum):
     CREATE_SNAPSHOT = "snapshot-create"
     REVERT_SNAPSHOT = "snapshot-revert"
     DELETE_SNAPSHOT = "snapshot-delete"
+    CREATE_DISK_SNAPSHOT = "disk-snapshot-create"
+    REVERT_DISK_SNAPSHOT = "disk-snapshot-revert"
+    DELETE_DISK_SNAPSHOT = "disk-snapshot-delete"
     SAVE_DISK = "save-disk"
     CONTEXT = "context"
     TERMINATE = "terminate"
@@ -86,7 +89,7 @@ _EVERY = frozenset(vm_pb2.VmState.values()) - {vm_pb2.VM_STATE_UNSPECIFIED, vm_p
 _LIVE = _states("STARTING RUNNING POWERING_OFF")
 _CHANGEABLE = _states("PENDING HELD RUNNING POWERED_OFF STOPPED UNDEPLOYED")
 _CALM = _states("RUNNING POWERED_OFF")
-_MOVABLE = _states("RUNNING POWERED_OFF SUSPENDED")
+_MOVABLE = _DISK_AT_HAND = _states("RUNNING POWERED_OFF SUSPENDED")
 _STUCK = _EVERY - _states("HELD RUNNING POWERED_OFF SUSPENDED STOPPED UNDEPLOYED TERMINATING")
 _MOVES = "migrate_live or migrate_save or migrate_cold"
 
@@ -241,6 +244,30 @@ VERBS: Mapping[Verb, VerbRow] = {
         operation=vm_pb2.OPERATION_KIND_DELETE_SNAPSHOT,
         capability="snapshot",
     ),
+    Verb.CREATE_DISK_SNAPSHOT: VerbRow(
+        "CreateVmDiskSnapshot",
+        _DISK_AT_HAND,
+        vm_pb2.VM_STATE_RUNNING,
+        Executor.NODE,
+        operation=vm_pb2.OPERATION_KIND_CREATE_DISK_SNAPSHOT,
+        capability="disk_snapshot",
+    ),
+    Verb.REVERT_DISK_SNAPSHOT: VerbRow(
+        "RevertVmDiskSnapshot",
+        _states("POWERED_OFF"),
+        vm_pb2.VM_STATE_RUNNING,
+        Executor.NODE,
+        operation=vm_pb2.OPERATION_KIND_REVERT_DISK_SNAPSHOT,
+        capability="disk_snapshot",
+    ),
+    Verb.DELETE_DISK_SNAPSHOT: VerbRow(
+        "DeleteVmDiskSnapshot",
+        _DISK_AT_HAND,
+        vm_pb2.VM_STATE_RUNNING,
+        Executor.NODE,
+        operation=vm_pb2.OPERATION_KIND_DELETE_DISK_SNAPSHOT,
+        capability="disk_snapshot",
+    ),
     Verb.SAVE_DISK: VerbRow(
         "SaveVmDisk",
         _CALM,
@@ -288,7 +315,8 @@ NOT_OF_IMPORTED = frozenset(
     {
         Verb.DEPLOY, Verb.SUSPEND, Verb.STOP, Verb.UNDEPLOY, Verb.MIGRATE, Verb.RESCHED, Verb.ATTACH_DISK,
         Verb.DETACH_DISK, Verb.ATTACH_NIC, Verb.DETACH_NIC, Verb.RESIZE, Verb.RESIZE_DISK, Verb.CREATE_SNAPSHOT,
-        Verb.REVERT_SNAPSHOT, Verb.DELETE_SNAPSHOT, Verb.SAVE_DISK, Verb.CONTEXT,
+        Verb.REVERT_SNAPSHOT, Verb.DELETE_SNAPSHOT, Verb.CREATE_DISK_SNAPSHOT, Verb.REVERT_DISK_SNAPSHOT,
+        Verb.DELETE_DISK_SNAPSHOT, Verb.SAVE_DISK, Verb.CONTEXT,
     }
 )  # fmt: skip
 """Verbs for which moln would have to know the guest's disks, or to define it anew."""

@@ -97,6 +97,11 @@ class ClusterServicer(cluster_service_pb2_grpc.ClusterServiceServicer):
     ) -> cluster_service_pb2.ListClustersResponse:
         return self._clusters.list(request)
 
+    async def UpdateCluster(
+        self, request: cluster_service_pb2.UpdateClusterRequest, context: Context
+    ) -> cluster_pb2.Cluster:
+        return await self._clusters.update(request, caller_of_call())
+
     async def DeleteCluster(
         self, request: cluster_service_pb2.DeleteClusterRequest, context: Context
     ) -> cluster_service_pb2.DeleteClusterResponse:

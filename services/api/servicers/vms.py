@@ -141,6 +141,15 @@ class VmServicer(vm_service_pb2_grpc.VmServiceServicer):
     async def DeleteVmSnapshot(self, request: vm_service_pb2.DeleteVmSnapshotRequest, context: Context) -> Any:
         return await self._operations.delete_snapshot(request, caller_of_call())
 
+    async def CreateVmDiskSnapshot(self, request: vm_service_pb2.CreateVmDiskSnapshotRequest, context: Context) -> Any:
+        return await self._operations.create_disk_snapshot(request, caller_of_call())
+
+    async def RevertVmDiskSnapshot(self, request: vm_service_pb2.RevertVmDiskSnapshotRequest, context: Context) -> Any:
+        return await self._operations.revert_disk_snapshot(request, caller_of_call())
+
+    async def DeleteVmDiskSnapshot(self, request: vm_service_pb2.DeleteVmDiskSnapshotRequest, context: Context) -> Any:
+        return await self._operations.delete_disk_snapshot(request, caller_of_call())
+
     async def SaveVmDisk(self, request: vm_service_pb2.SaveVmDiskRequest, context: Context) -> Any:
         return await self._operations.save_disk(request, caller_of_call())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 
 from moln.compute.v1 import cluster_pb2, cluster_service_pb2
+from services.api.core.policy_checks import check_policies_of_cluster
 from services.api.index.cloud import CloudIndex
 from services.api.usecases.hosts import DEFAULT_CLUSTER
 from services.api.usecases.resources import create_once, swap
@@ -16,8 +17,11 @@ from services.common.domain.reasons import Reason
 from services.common.domain.words import counted, them
 from services.common.resources import page_token
 from services.common.resources.labels import check_labels
-from services.common.resources.records import Repeatable, cause_of, claim_name, name_key
+from services.common.resources.records import Repeatable, cause_of, check_etag, claim_name, name_key
+from services.common.resources.update_mask import apply_mask
 from services.common.store import Store, Txn, key
+
+_MUTABLE = ("labels", "policies")
 
 
 class Clusters:
@@ -31,6 +35,7 @@ class Clusters:
         """Creates an empty cluster."""
         check_name("name", request.name)
         check_labels("labels", request.labels)
+        check_policies_of_cluster(request.policies, "policies")
         taken = MolnError(Reason.NAME_TAKEN, f"create cluster: there is a cluster {request.name} already")
         if request.name == DEFAULT_CLUSTER:
             raise taken
@@ -45,6 +50,7 @@ class Clusters:
                 cause=cause,
                 schema_version=SCHEMA_VERSION,
                 labels=request.labels,
+                policies=request.policies,
             )
             txn = Txn()
             claim_name(txn, "cluster", 0, request.name, cluster_id)
@@ -67,6 +73,28 @@ class Clusters:
             raise MolnError(Reason.CLUSTER_NOT_FOUND, f"there is no cluster {cluster_id}; see: moln cluster list")
         view.etag = str(entry.mod_revision)
         return cluster_pb2.Cluster(id=cluster_id, spec=entry.value, view=view)
+
+    async def update(self, request: cluster_service_pb2.UpdateClusterRequest, caller: Caller) -> cluster_pb2.Cluster:
+        """Changes labels or policies. Raises DEFAULT_OBJECT for the default one, ETAG_MISMATCH."""
+        if request.id == 0:
+            raise MolnError(
+                Reason.DEFAULT_OBJECT,
+                "update cluster: the default one has no labels, and its policies are the scheduler's setting policies",
+            )
+
+        def build() -> Txn:
+            self.get(request.id)
+            entry = self._cloud.catalog.get("cluster", request.id)
+            assert entry is not None  # noqa: S101  for the type checker: `get` has looked
+            check_etag(request.etag, entry, f"cluster {request.id}")
+            spec: cluster_pb2.ClusterSpec = apply_mask(entry.value, request.spec, request.update_mask, _MUTABLE)
+            check_labels("spec.labels", spec.labels)
+            check_policies_of_cluster(spec.policies, "spec.policies")
+            spec.cause.CopyFrom(cause_of(caller, "UPDATE"))
+            return Txn().unchanged(entry.key, entry.mod_revision).put(entry.key, spec)
+
+        await swap(self._store, f"update cluster {request.id}", build)
+        return self.get(request.id)
 
     def list(self, request: cluster_service_pb2.ListClustersRequest) -> cluster_service_pb2.ListClustersResponse:
         """A page of clusters by id; the default one first."""

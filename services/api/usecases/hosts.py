@@ -183,7 +183,7 @@ class Hosts:
             txn = Txn()
             txn.unchanged(spec.key, spec.mod_revision)
             txn.delete_prefix(key("host", host_id) + "/")
-            txn.delete(key("hostconn", host_id))
+            txn.delete(key("hostconn", host_id)).delete(key("hostload", host_id))
             txn.delete(name_key("host", 0, record.name))
             return txn
 

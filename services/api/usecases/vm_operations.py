@@ -5,7 +5,6 @@ Where a VM has no host, and so nothing of it is anywhere, a change takes effect 
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from moln.compute.v1 import template_pb2, vm_pb2, vm_service_pb2
+from services.api.core.disk_snapshots import MAX_SNAPSHOTS, check_snapshot_name, new_snapshot, that_snapshot
 from services.api.core.operations import DEADLINES_S, DEFAULT_DEADLINE_S, kind_name, set_size, size_of
 from services.api.core.template_checks import check_context, check_disk, check_nic, check_size
 from services.api.core.templates import complete_disk, complete_nic, needed
@@ -32,8 +32,6 @@ from services.common.domain.reasons import Reason
 from services.common.resources.records import Repeatable, cause_of
 from services.common.store import Store, Txn, key
 
-MAX_SNAPSHOTS = 32
-_SNAPSHOT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MODES = {
     "": vm_pb2.MOVE_MODE_UNSPECIFIED,
     "live": vm_pb2.MOVE_MODE_LIVE,
@@ -181,8 +179,7 @@ class VmOperations:
 
     async def create_snapshot(self, request: vm_service_pb2.CreateVmSnapshotRequest, caller: Caller) -> bytes:
         """Makes a snapshot. Raises EXISTS/NAME_TAKEN for a name that the VM has."""
-        if not _SNAPSHOT.fullmatch(request.name):
-            raise invalid("name", f"'{request.name}' is no name: 1 to 64 letters, digits, '.', '_' or '-'")
+        check_snapshot_name(request.name)
 
         def prepare(asked: Asked) -> vm_pb2.OperationParameters:
             there = _snapshots(asked.record)
@@ -202,6 +199,26 @@ class VmOperations:
     async def delete_snapshot(self, request: vm_service_pb2.DeleteVmSnapshotRequest, caller: Caller) -> bytes:
         """Deletes a snapshot."""
         return await self._ask(Verb.DELETE_SNAPSHOT, request, caller, _of_snapshot(request.name))
+
+    async def create_disk_snapshot(self, request: vm_service_pb2.CreateVmDiskSnapshotRequest, caller: Caller) -> bytes:
+        """Makes a snapshot of one disk. Raises what `new_snapshot` raises, and DISK_NOT_FOUND."""
+        check_snapshot_name(request.name)
+
+        def prepare(asked: Asked) -> vm_pb2.OperationParameters:
+            disk = _disk(asked.spec, request.disk_id)
+            return new_snapshot(disk, _disk_snapshots(asked.record, disk.disk_id), request.name)
+
+        return await self._ask(Verb.CREATE_DISK_SNAPSHOT, request, caller, prepare)
+
+    async def revert_disk_snapshot(self, request: vm_service_pb2.RevertVmDiskSnapshotRequest, caller: Caller) -> bytes:
+        """Brings one disk back to a snapshot of it."""
+        prepare = _of_disk_snapshot(request.disk_id, request.name)
+        return await self._ask(Verb.REVERT_DISK_SNAPSHOT, request, caller, prepare)
+
+    async def delete_disk_snapshot(self, request: vm_service_pb2.DeleteVmDiskSnapshotRequest, caller: Caller) -> bytes:
+        """Deletes a snapshot of one disk."""
+        prepare = _of_disk_snapshot(request.disk_id, request.name)
+        return await self._ask(Verb.DELETE_DISK_SNAPSHOT, request, caller, prepare)
 
     async def save_disk(self, request: vm_service_pb2.SaveVmDiskRequest, caller: Caller) -> bytes:
         """Saves a disk as a new image, in the background. Raises EXISTS/NAME_TAKEN where its owner has such an image.
@@ -350,5 +367,19 @@ def _of_snapshot(name: str) -> Prepare:
             known = f"it has {', '.join(there)}" if there else "it has none"
             raise MolnError(Reason.SNAPSHOT_NOT_FOUND, f"name: the VM has no snapshot '{name}'; {known}")
         return vm_pb2.OperationParameters(snapshot=name)
+
+    return prepare
+
+
+def _disk_snapshots(record: VmRecord, disk_id: int) -> list[str]:
+    entry = record.status_entry()
+    there = entry.value.disk_snapshots if entry is not None else ()
+    return [snapshot.name for snapshot in there if snapshot.disk_id == disk_id]
+
+
+def _of_disk_snapshot(disk_id: int, name: str) -> Prepare:
+    def prepare(asked: Asked) -> vm_pb2.OperationParameters:
+        _disk(asked.spec, disk_id)
+        return that_snapshot(disk_id, _disk_snapshots(asked.record, disk_id), name)
 
     return prepare

@@ -10,6 +10,7 @@ from services.cli.client import Client
 from services.cli.command_line import Group
 from services.cli.commands import (
     vm_create,
+    vm_disk_snapshots,
     vm_history,
     vm_import,
     vm_inside,
@@ -75,6 +76,9 @@ def _explain(client: Client, vm: Vm) -> ExplainVmResponse | None:
         return None
 
 
-for module in (vm_create, vm_import, vm_verbs, vm_operations, vm_snapshots, vm_update, vm_inside, vm_look, vm_history):
+for module in (
+    vm_create, vm_import, vm_verbs, vm_operations, vm_snapshots, vm_disk_snapshots, vm_update, vm_inside, vm_look,
+    vm_history,
+):  # fmt: skip
     for added in module.COMMANDS:
         command.add_command(added)

@@ -120,7 +120,7 @@ def attach_disk(session: Session, /, vm: str, disk: str, **flags: Any) -> None:
 @yes_option
 @click.pass_obj
 def detach_disk(session: Session, /, vm: str, disk: int, yes: bool, **flags: Any) -> None:
-    """Removes a disk by its number (see: moln vm show), and erases what is on it."""
+    """Removes a disk by its number (see: moln vm show), and erases what is on it, its snapshots too."""
     confirm(f"Detach disk {disk} of {vm}? What is on it is erased.", yes=yes)
     ask(session, vm, "DetachVmDisk", lambda found: pb.DetachVmDiskRequest(id=found.id, disk_id=disk), flags)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moln.compute.v1.vm_pb2 import DESCRIPTOR, Vm
+from moln.compute.v1.vm_pb2 import DESCRIPTOR, DiskSnapshot, Vm
 from moln.compute.v1.vm_service_pb2 import (
     GetVmRequest,
     ListVmsRequest,
@@ -38,6 +38,12 @@ def phase_word(phase: int) -> str:
 def why(vm: Vm) -> str:
     """Reason and words of the present state, or nothing."""
     return ": ".join(filter(None, (vm.view.reason, vm.view.message)))
+
+
+def disk_snapshots_of(vm: Vm) -> list[DiskSnapshot]:
+    """Snapshots of the VM's single disks, as the host tells of them that the VM is on; oldest first."""
+    here = [status for status in vm.statuses if status.host_id == vm.placement.host_id]
+    return [snapshot for status in here for snapshot in status.disk_snapshots]
 
 
 COLUMNS: tuple[Column[Vm], ...] = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from moln.common.v1 import common_pb2  # noqa: F401  (registers what the others embed)
-from moln.compute.v1 import cluster_pb2, host_pb2, template_pb2, vm_pb2
+from moln.compute.v1 import cluster_pb2, host_pb2, placement_pb2, template_pb2, vm_pb2
 from moln.iam.v1 import user_pb2
 from moln.image.v1 import image_pb2
 from moln.network.v1 import network_pb2
@@ -43,6 +43,7 @@ KEYS = KeyTable(
         KeyRow("host", "liveness", host_pb2.HostLiveness, "api (host controller)", 4 * KIB, _OBJECT, "Heard or not."),
         KeyRow("host", "operation", host_pb2.HostOperation, "api", 8 * KIB, _OBJECT, "What its script is asked for."),
         KeyRow("hostconn", "", host_pb2.HostConnection, "api (gateway)", 1 * KIB, _PROCESS, "Who holds its stream."),
+        KeyRow("hostload", "", placement_pb2.HostLoad, "api (gateway)", 1 * KIB, _PROCESS, "How much of it is in use."),
         KeyRow("cluster", "spec", cluster_pb2.ClusterSpec, "api", 16 * KIB, _OBJECT, "A named part of the hosts."),
         KeyRow("user", "spec", user_pb2.UserSpec, "api", 8 * KIB, _OBJECT, "Role, capabilities, limits."),
         KeyRow("user", "secret", user_pb2.UserSecret, "api", 8 * KIB, _OBJECT, "Hashes of tokens and password."),

@@ -9,13 +9,14 @@ from services.common.expressions.attributes import (
     is_given,
     is_of_vm,
 )
-from services.common.expressions.expression import Expression, Kind, parse
+from services.common.expressions.expression import Expression, Kind, parse, scored
 from services.common.expressions.globs import Glob, Member
 from services.common.expressions.tree import (
     ALWAYS,
     And,
     Arithmetic,
     Boolean,
+    Choice,
     Comparison,
     Constant,
     Membership,
@@ -40,6 +41,7 @@ __all__ = [
     "And",
     "Arithmetic",
     "Boolean",
+    "Choice",
     "Comparison",
     "Constant",
     "Expression",
@@ -60,5 +62,6 @@ __all__ = [
     "is_given",
     "is_of_vm",
     "parse",
+    "scored",
     "walk",
 ]

@@ -20,6 +20,9 @@ NUMBERS = {
     "USED_DISK": "Disk that is given out, in MiB.",
     "FREE_DISK": "Disk that is left, in MiB.",
     "RUNNING_VMS": "VMs that are placed on the host.",
+    "LOAD_CPU": "CPU in use, measured and smoothed, in percent of the machine; with what was placed since.",
+    "LOAD_MEMORY": "Memory in use, likewise.",
+    "PREFERENCE": "What the host's label `preference` says, or that of its cluster.",
 }
 """Attributes that are numbers, with what they mean."""
 
@@ -50,9 +53,8 @@ VM_NUMBERS = {
 ALIASES = {"MAX_CPU": "TOTAL_CPU", "CPU_USAGE": "USED_CPU", "MAX_MEM": "TOTAL_MEMORY", "MEM_USAGE": "USED_MEMORY"}
 """Names that OpenNebula's hosts have for the same."""
 
-DYNAMIC = frozenset(
-    {"USED_CPU", "FREE_CPU", "USED_MEMORY", "FREE_MEMORY", "USED_DISK", "FREE_DISK", "RUNNING_VMS", CURRENT_VMS}
-)
+_OF_PLACEMENTS = "USED_CPU FREE_CPU USED_MEMORY FREE_MEMORY USED_DISK FREE_DISK RUNNING_VMS LOAD_CPU LOAD_MEMORY"
+DYNAMIC = frozenset({*_OF_PLACEMENTS.split(), CURRENT_VMS})
 """Attributes that change with every placement."""
 
 LABEL_PREFIX = "LABEL_"

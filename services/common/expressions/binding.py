@@ -11,6 +11,7 @@ from services.common.expressions.tree import (
     And,
     Arithmetic,
     Boolean,
+    Choice,
     Comparison,
     Constant,
     Membership,
@@ -61,7 +62,7 @@ def bound_score(node: Numeric, texts: Texts, missing: float) -> Numeric:
         case Arithmetic():
             left, right = bound_score(node.left, texts, missing), bound_score(node.right, texts, missing)
             return Arithmetic(node.sign, left, right)
-        case Number() | NumericAttribute():
+        case Number() | NumericAttribute() | Choice():
             return node
 
 

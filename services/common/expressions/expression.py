@@ -17,6 +17,7 @@ from services.common.expressions.places import Misplaced, refusal
 from services.common.expressions.tree import (
     ALWAYS,
     Boolean,
+    Choice,
     Membership,
     Node,
     Number,
@@ -78,6 +79,11 @@ class Expression:
             return Expression(self.kind, self.text, score=score, attributes=_attributes(score))
         condition = bound_condition(self.condition, texts)
         return Expression(self.kind, self.text, condition=condition, attributes=_attributes(condition))
+
+
+def scored(text: str, score: Numeric) -> Expression:
+    """A rank that nobody wrote; equal texts stand for equal ranks."""
+    return Expression(Kind.RANK, text, score=score, attributes=_attributes(score))
 
 
 def parse(text: str, kind: Kind, field: str = "") -> Expression:
@@ -155,7 +161,7 @@ def _names(node: Node) -> tuple[str, ...]:
     match node:
         case TextComparison(_, name, TextOfVm(label)):
             return (name, label)
-        case NumericAttribute(name) | TextComparison(_, name) | Membership(name):
+        case NumericAttribute(name) | TextComparison(_, name) | Membership(name) | Choice(name):
             return (name,)
         case VmThere():
             return (CURRENT_VMS,)

@@ -46,6 +46,15 @@ class Arithmetic:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """A number for each value of an attribute, and one for all others. Not written, but made."""
+
+    name: str
+    cases: tuple[tuple[float, Numeric], ...]
+    otherwise: Numeric
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """Two numbers are compared."""
 
@@ -114,7 +123,7 @@ class Constant:
     value: bool
 
 
-Numeric = Number | NumericAttribute | Negative | Arithmetic
+Numeric = Number | NumericAttribute | Negative | Arithmetic | Choice
 Boolean = Comparison | TextComparison | Membership | VmThere | Not | And | Or | Constant
 Node = Numeric | Boolean
 
@@ -127,6 +136,8 @@ def children(node: Node) -> tuple[Node, ...]:
     match node:
         case Arithmetic() | Comparison():
             return (node.left, node.right)
+        case Choice():
+            return (*(number for _, number in node.cases), node.otherwise)
         case Negative() | Not():
             return (node.operand,)
         case And() | Or():

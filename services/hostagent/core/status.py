@@ -43,6 +43,7 @@ def claimed(base: VmStatus, before: VmStatus | None, order: VmOrder, now: Timest
         status.failures = before.failures
         status.observed_generation = before.observed_generation
         status.snapshots.extend(before.snapshots)
+        status.disk_snapshots.extend(before.disk_snapshots)
         for name in ("operation", "background", "move"):
             if before.HasField(name):
                 getattr(status, name).CopyFrom(getattr(before, name))

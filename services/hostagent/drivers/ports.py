@@ -99,7 +99,7 @@ class Outcome:
     cleared: tuple[str, ...] = ()
 
 
-FACTS = ("snapshots", "saved", "size", "needs_restart", "restart_fields", "guest_addresses")
+FACTS = ("snapshots", "disk_snapshots", "saved", "size", "needs_restart", "restart_fields", "guest_addresses")
 """Fields of a status that a driver finds out."""
 
 
@@ -305,7 +305,8 @@ class Driver(PowerDriver, RecoveryDriver, ConsoleDriver, InventoryDriver, StatsD
 CAPABILITIES = frozenset(
     {
         "power", "console", "console_log", "suspend", "stop", "reboot", "migrate_live", "migrate_save", "migrate_cold",
-        "attach_disk", "attach_nic", "resize", "resize_disk", "snapshot", "save_disk", "context",
+        "attach_disk", "attach_nic", "resize", "resize_disk", "snapshot", "disk_snapshot", "save_disk",
+        "context",
     }
 )  # fmt: skip
 """What a driver may say that it can do; an inventory carries it, and the api refuses what a VM's host cannot do."""

@@ -114,6 +114,11 @@ class VmFolder:
         """The list of the VM's snapshots."""
         return self.path / "snapshots.json"
 
+    @property
+    def disk_snapshots_file(self) -> Path:
+        """The list of the snapshots of its single disks."""
+        return self.path / "disk-snapshots.json"
+
     def snapshot_xml(self, name: str) -> Path:
         """What the hypervisor must be told of a snapshot with memory."""
         return self.path / f"snapshot-{name}.xml"

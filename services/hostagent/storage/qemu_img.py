@@ -127,6 +127,15 @@ async def change_snapshot(path: Path, change: str, name: str) -> None:
         raise StorageError(Reason.OPERATION_FAILED, f"{path.name}: {err}") from err
 
 
+async def go_back(path: Path, name: str, least_bytes: int) -> None:
+    """`-a`, and the disk is no smaller than it was, or than `least_bytes`: one that has grown since stays as large."""
+    before = (await inspect(path, "qcow2")).virtual_size_bytes
+    await change_snapshot(path, "-a", name)
+    wanted = max(before, least_bytes)
+    if (await inspect(path, "qcow2")).virtual_size_bytes < wanted:
+        await enlarge(path, "qcow2", wanted)
+
+
 async def _make(path: Path, words: Words, limits: Limits) -> None:
     try:
         await run_program(words, limits=limits)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TypeVar
 
-from moln.compute.v1 import cluster_pb2, host_pb2, vm_pb2
+from moln.compute.v1 import cluster_pb2, host_pb2, placement_pb2, vm_pb2
 from services.common.runtime import Background, Clock, Loop
 from services.common.store import Change, Entry, Leadership, Store
 from services.scheduler.controllers.moves import Grants, Moves
@@ -20,11 +20,13 @@ from services.scheduler.controllers.transactions import Transactions
 from services.scheduler.controllers.writes import Writes
 from services.scheduler.core.hosts import DEFAULT_CLUSTER, HostFacts, facts
 from services.scheduler.core.ledger import MOST_FAILURES, HostRevisions, Ledger
+from services.scheduler.core.loads import Load
 from services.scheduler.core.plan import plan
+from services.scheduler.core.policies import Policies, for_clusters, policies_of
 from services.scheduler.metrics import SchedulerMetrics
 from services.scheduler.stored import stored
 
-KINDS = frozenset({"vm", "host", "cluster"})
+KINDS = frozenset({"vm", "host", "hostload", "cluster"})
 IDLE_SECONDS = 30.0
 NOTES_SECONDS = 1.0
 MOVES_SECONDS = 2.0
@@ -35,10 +37,11 @@ Item = TypeVar("Item")
 
 
 class Placement:
-    """Placement by this process: `ledger` is there while it leads, and has loaded."""
+    """Placement by this process: `ledger` is there while it leads, and has loaded. `policies` rank hosts by default."""
 
-    def __init__(self, store: Store, metrics: SchedulerMetrics, clock: Clock) -> None:
+    def __init__(self, store: Store, metrics: SchedulerMetrics, clock: Clock, policies: Policies = ()) -> None:
         self.ledger: Ledger | None = None
+        self._policies = policies
         self._store = store
         self._metrics = metrics
         self._clock = clock
@@ -46,7 +49,7 @@ class Placement:
     async def lead(self, leadership: Leadership) -> None:
         """Places VMs until cancelled; to be given to `Store.lead`."""
         await self._store.cache.wait(leadership.create_revision, LOAD_SECONDS)
-        term = Term(self._store, leadership, self._metrics, self._clock)
+        term = Term(self._store, leadership, self._metrics, self._clock, self._policies)
         unsubscribe = self._store.cache.subscribe(term.changed, KINDS)
         try:
             await term.load()
@@ -62,13 +65,17 @@ class Placement:
 class Term:
     """One leadership, from its first look at the store to its end. What it remembers ends with it."""
 
-    def __init__(self, store: Store, leadership: Leadership, metrics: SchedulerMetrics, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, leadership: Leadership, metrics: SchedulerMetrics, clock: Clock, policies: Policies
+    ) -> None:
         self.ledger = Ledger()
+        self._policies = policies
         self._store = store
         self._metrics = metrics
         self._clock = clock
         self._vms: dict[str, None] = {}
         self._hosts: dict[str, None] = {}
+        self._loads: dict[str, None] = {}
         self._transactions = Transactions(store, self.ledger, leadership)
         self._loop = Loop("placement", self.step, interval=IDLE_SECONDS, metrics=metrics.loops)
 
@@ -86,8 +93,11 @@ class Term:
                     vms[change.id] = None
             elif change.kind == "host":
                 self._hosts[change.id] = None
+            elif change.kind == "hostload":
+                self._loads[change.id] = None
             else:
                 self._hosts.update(dict.fromkeys(self._store.cache.ids("host")))
+                self._rank_by_default()
         self._loop.wake()
 
     def _is_news(self, change: Change) -> bool:
@@ -103,6 +113,7 @@ class Term:
 
     async def load(self) -> None:
         """Looks at everything there is, hosts first."""
+        self._rank_by_default()
         self._hosts.update(dict.fromkeys(self._store.cache.ids("host")))
         self._vms.update(dict.fromkeys(self._store.cache.ids("vm")))
         await self._refresh()
@@ -147,15 +158,34 @@ class Term:
 
     async def _refresh(self) -> None:
         """Brings the ledger up to date; lets others run now and then where there is much to look at."""
-        while self._hosts or self._vms:
+        while self._hosts or self._vms or self._loads:
             hosts, self._hosts = self._hosts, {}
             lost_or_found = self.ledger.update_hosts(*self._read_hosts(hosts))
             self._vms.update(dict.fromkeys(lost_or_found))
+            loads, self._loads = {**self._loads, **hosts}, {}
+            self._refresh_loads(loads)
             vms, self._vms = self._vms, {}
             for number, keys in enumerate(_portions(vms, _AT_A_TIME)):
                 if number:
                     await asyncio.sleep(0)
                 self._refresh_vms(keys)
+
+    def _refresh_loads(self, keys: Mapping[str, None]) -> None:
+        for key in keys:
+            entry = self._store.cache.get("hostload", key)
+            found = stored(entry, placement_pb2.HostLoad)
+            revision = entry.mod_revision if entry is not None else 0
+            load = Load(found.cpu_percent, found.memory_percent, revision) if found is not None else None
+            self.ledger.columns.measure(int(key), load)
+
+    def _rank_by_default(self) -> None:
+        """Settings and clusters say how hosts are ranked for VMs that do not."""
+        cache = self._store.cache
+        clusters = {}
+        for key in cache.ids("cluster"):
+            spec = stored(cache.get("cluster", key, "spec"), cluster_pb2.ClusterSpec)
+            clusters[int(key)] = policies_of(spec.policies) if spec is not None else ()
+        self.ledger.columns.default_rank = for_clusters(self._policies, clusters)
 
     def _refresh_vms(self, keys: Sequence[str]) -> None:
         records, cache = self.ledger.vms, self._store.cache

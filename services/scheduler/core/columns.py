@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from services.common.expressions import Kind, parse
 from services.scheduler.core.amounts import EMPTY, Amounts, Flags, Integers
 from services.scheduler.core.devices import Devices, Grant, Wish
 from services.scheduler.core.hosts import HostFacts
+from services.scheduler.core.loads import Load, Loads
 from services.scheduler.core.room import Room
 from services.scheduler.core.vocabulary import Vocabulary
 
@@ -35,6 +37,9 @@ class HostColumns:
         self.total: list[Integers] = [EMPTY] * 3
         self.used: list[Integers] = [EMPTY] * 3
         self.vms: Integers = EMPTY
+        self.loads = Loads()
+        self.default_rank = parse("", Kind.RANK)
+        """How hosts are ranked for VMs that do not say."""
         self.attributes: dict[str, Codes] = {}
         self.words = Vocabulary()
         self._taint_codes: dict[frozenset[str], int] = {_NO_TAINTS: 0}
@@ -116,6 +121,12 @@ class HostColumns:
         self.vms += counts
         self.version += 1
 
+    def measure(self, host_id: int, load: Load | None) -> None:
+        """Takes over what was measured of a host; None: nothing is known any more. The same again changes nothing."""
+        row = self._rows.get(host_id)
+        if row is not None and self.loads.set(host_id, row, load, [int(used[row]) for used in self.used[:2]]):
+            self.version += 1
+
     def tolerated(self, tolerations: frozenset[str]) -> Flags:
         """Which hosts have no taint but these."""
         fine = np.array([taints <= tolerations for taints in self._taint_codes], bool)
@@ -148,6 +159,7 @@ class HostColumns:
         for host_id in host_ids:
             row = self._rows[host_id]
             kept[row] = False
+            self.loads.forget(host_id)
             held = [int(used[row]) for used in self.used] + [int(self.vms[row])]
             if any(held):
                 self._absent[host_id] = held
@@ -165,6 +177,7 @@ class HostColumns:
         self.total = [_longer(column, count) for column in self.total]
         self.used = [_longer(column, count) for column in self.used]
         self.vms = _longer(self.vms, count)
+        self.loads.append(count)
         self.attributes = {
             name: np.concatenate([codes, np.zeros(count, np.int32)]) for name, codes in self.attributes.items()
         }
@@ -177,6 +190,7 @@ class HostColumns:
         self.ids = self.ids[rows]
         self.is_enabled, self.is_connected = self.is_enabled[rows], self.is_connected[rows]
         self.taints, self.vms = self.taints[rows], self.vms[rows]
+        self.loads.select(rows)
         self.total = [column[rows] for column in self.total]
         self.used = [column[rows] for column in self.used]
         self.attributes = {name: codes[rows] for name, codes in self.attributes.items()}

@@ -14,6 +14,7 @@ from services.common.expressions import (
     And,
     Arithmetic,
     Boolean,
+    Choice,
     Comparison,
     Constant,
     Glob,
@@ -112,6 +113,12 @@ def _number(node: Numeric, view: View, missing: float) -> Floats:
         case NumericAttribute():
             found = view.numbers(node.name)
             return found if np.isnan(missing) else np.where(np.isnan(found), missing, found)
+        case Choice():
+            found = _number(node.otherwise, view, missing)
+            values = view.numbers(node.name)
+            for value, number in node.cases:
+                found = np.where(values == value, _number(number, view, missing), found)
+            return found
         case Negative():
             return np.negative(_number(node.operand, view, missing))
         case Arithmetic():

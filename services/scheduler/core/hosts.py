@@ -14,6 +14,7 @@ from services.scheduler.core.devices import Node, Pci, nodes_of, pci_of
 
 DEFAULT_CLUSTER = "default"
 CPU_PERCENT = 100
+_PREFERENCE = "preference"
 _ENABLED = frozenset({host_pb2.HOST_MODE_UNSPECIFIED, host_pb2.HOST_MODE_ENABLED})
 
 
@@ -82,6 +83,8 @@ def _attributes(
         for raw, value in labels.items():
             if name := attribute_name(prefix + raw):
                 yield name, value
+    if preference := spec.labels.get(_PREFERENCE) or cluster_labels.get(_PREFERENCE, ""):
+        yield "PREFERENCE", preference
     yield from (("NAME", spec.name), ("HOSTNAME", spec.name))
     yield from (("CLUSTER", cluster), ("CLUSTER_ID", str(spec.cluster_id)))
 

@@ -1,4 +1,4 @@
-"""How good a host is for a VM. By default fewest VMs first, then most free memory; a VM's own rank comes before that.
+"""How good a host is for a VM. By default fewest VMs first, then most free memory; a rank or policies come before that.
 
 At equal rank and balance the host with the lower id is taken, so the same input gives the same plan.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from services.common.expressions import Expression
 from services.scheduler.core.amounts import Flags, Floats, Integers
 from services.scheduler.core.columns import HostColumns
 from services.scheduler.core.evaluation import satisfied, scores
@@ -23,11 +24,17 @@ def balance(room: Room, rows: Integers) -> Integers:
     return np.clip(room.free[1][rows], 0, ONE_VM - 1) - room.vms[rows] * ONE_VM
 
 
+def rank_for(columns: HostColumns, shape: Shape) -> Expression:
+    """The rank that the VM names, or else that of clusters and settings; may be empty."""
+    return columns.default_rank if shape.rank.is_empty else shape.rank
+
+
 def own_rank(columns: HostColumns, room: Room, rows: Integers, shape: Shape) -> Floats | None:
-    """The VM's own rank on the rows as they are; None where it has none."""
-    if shape.rank.is_empty:
+    """The rank for the VM on the rows as they are; None where there is none."""
+    rank = rank_for(columns, shape)
+    if rank.is_empty:
         return None
-    found = scores(shape.rank.score, HostView(columns, room, rows))
+    found = scores(rank.score, HostView(columns, room, rows))
     return np.array(np.broadcast_to(found, rows.shape))
 
 
@@ -60,6 +67,7 @@ class Steps:
         self.steps = np.arange(depth)[np.newaxis, :]
         self._view = HostView(columns, room, rows, self.steps, shape.demand)
         self._shape = shape
+        self._rank = rank_for(columns, shape)
         self._size = (len(rows), depth)
         self._balances = balance(room, rows)[:, np.newaxis] - self.steps * (ONE_VM + shape.demand.memory)
 
@@ -77,9 +85,9 @@ class Steps:
         A row whose score grows with each VM keeps being the best: its later places count as much as the worst place
         before them.
         """
-        if self._shape.rank.is_empty:
+        if self._rank.is_empty:
             return np.argsort(-self._balances.ravel()[places], kind="stable")
-        ranks = np.broadcast_to(scores(self._shape.rank.score, self._view), self._size)
+        ranks = np.broadcast_to(scores(self._rank.score, self._view), self._size)
         lowest = np.minimum.accumulate(ranks, axis=1)
         records = np.maximum.accumulate(np.where(ranks == lowest, self.steps, 0), axis=1)
         balances = np.take_along_axis(self._balances, records, axis=1)

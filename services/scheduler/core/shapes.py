@@ -11,6 +11,7 @@ from services.common.expressions import Expression, Kind, attribute_name, parse
 from services.common.expressions.attributes import VM_LABEL_PREFIX
 from services.scheduler.core.amounts import KIB_PER_MIB, Amounts
 from services.scheduler.core.devices import Grant, Wish, wish_of
+from services.scheduler.core.policies import Policies, Term, combined, policies_of, terms
 
 
 class ShapeKey(NamedTuple):
@@ -28,6 +29,7 @@ class ShapeKey(NamedTuple):
     avoided: tuple[int, ...] = ()
     of_vm: tuple[tuple[str, str], ...] = ()
     """Those attributes of the VM that its expressions name."""
+    policies: Policies = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,8 @@ class Shape:
     priority: int = 0
     wish: Wish | None = None
     avoided: tuple[int, ...] = ()
+    terms: tuple[Term, ...] = ()
+    """What the rank is made of, where the VM names policies."""
 
 
 def shape_key(template: template_pb2.VmTemplate, wanted_host_id: int, avoided: tuple[int, ...] = ()) -> ShapeKey:
@@ -59,6 +63,7 @@ def shape_key(template: template_pb2.VmTemplate, wanted_host_id: int, avoided: t
         wish_of(template),
         avoided,
         _of_vm(template),
+        policies_of(template.policies),
     )
 
 
@@ -90,15 +95,17 @@ def demand(template: template_pb2.VmTemplate) -> Amounts:
 def shape(key: ShapeKey) -> Shape:
     """The shape. Raises EXPRESSION_INVALID where the requirement or the rank cannot be read."""
     texts = dict(key.of_vm)
+    rank = parse(key.rank, Kind.RANK).bound(texts)
     return Shape(
         demand=Amounts.bounded(key.cpu, key.memory, key.disk),
         requirement=parse(key.requirement, Kind.REQUIREMENT).bound(texts),
-        rank=parse(key.rank, Kind.RANK).bound(texts),
+        rank=combined(key.policies, rank),
         tolerations=frozenset(key.tolerations),
         wanted_host_id=key.wanted_host_id,
         priority=key.priority,
         wish=key.wish,
         avoided=key.avoided,
+        terms=terms(key.policies, rank),
     )
 
 

@@ -14,6 +14,7 @@ from services.scheduler.core.vocabulary import Test
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 _RESOURCES = {"CPU": 0, "MEMORY": 1, "DISK": 2}
+_LOADS = {"CPU": 0, "MEMORY": 1}
 
 
 class HostView:
@@ -40,6 +41,8 @@ class HostView:
         first, _, resource = name.partition("_")
         if resource in _RESOURCES and first in ("TOTAL", "USED", "FREE"):
             return self._resource(first, _RESOURCES[resource])
+        if resource in _LOADS and first == "LOAD":
+            return self._load(_LOADS[resource])
         if name == "RUNNING_VMS":
             return self._stepped(self._room.vms, 1)
         if name == "ID":
@@ -76,6 +79,15 @@ class HostView:
             return total
         free = self._stepped(self._room.free[index], -self._demand[index])
         return free if which == "FREE" else total - free
+
+    def _load(self, index: int) -> Floats:
+        """What was measured, with what was placed since; without a measurement what is given out."""
+        loads, total = self._columns.loads, self._resource("TOTAL", index)
+        used, percent = self._resource("USED", index), self._still(loads.percent[index])
+        then = self._still(loads.used_then[index])
+        amount = np.where(np.isnan(percent), used, percent / 100 * total + (used - then))
+        with np.errstate(all="ignore"):
+            return np.where(total == 0, np.nan, np.maximum(amount, 0.0) / total * 100)
 
     def _still(self, column: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
         chosen = column[self._rows]

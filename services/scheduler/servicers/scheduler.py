@@ -87,6 +87,14 @@ def _response(found: Explanation) -> pb.ExplainVmResponse:
         message=found.why.message,
         hosts=found.hosts,
         filters=[pb.FilterResult(name=left.name, hosts_left=left.hosts) for left in found.filters],
-        candidates=[pb.Candidate(host_id=each.host_id, host=each.name, score=each.score) for each in found.candidates],
+        candidates=[
+            pb.Candidate(
+                host_id=each.host_id,
+                host=each.name,
+                score=each.score,
+                parts=[pb.ScorePart(name=part.name, weight=part.weight, value=part.value) for part in each.parts],
+            )
+            for each in found.candidates
+        ],
         unknown_attributes=found.unknown_attributes,
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from moln.compute.v1 import vm_service_pb2
+from moln.compute.v1 import host_service_pb2, placement_pb2, vm_service_pb2
 from moln.node.v1 import node_service_pb2 as node_pb
 from moln.operations.v1 import monitoring_service_pb2 as pb
 from moln.operations.v1 import monitoring_service_pb2_grpc
@@ -172,3 +172,23 @@ async def test_what_is_off_or_gone_is_not_shown_as_running(admin: Client, nodes:
             return vm_id not in await usages(admin)
 
         await eventually(is_gone, what="it is no longer shown")
+
+
+async def test_the_load_of_a_host_is_written_for_the_scheduler_and_goes_with_the_host(
+    admin: Client, nodes: Nodes, world: World
+) -> None:
+    def load() -> placement_pb2.HostLoad | None:
+        entry = world.store.cache.get("hostload", 1)
+        return entry.value if entry is not None else None
+
+    async with await nodes.agent() as agent:
+        await agent.sync()
+        await sample(agent, 10, 100)
+        await sample(agent, 0, 105)
+        await eventually(load, what="the load is written", within=30)
+        found = load()
+        assert found is not None
+        assert found.cpu_percent == pytest.approx(25, abs=1)
+        assert found.memory_percent == 37.5
+    await admin.hosts.DeleteHost(host_service_pb2.DeleteHostRequest(id=1))
+    await eventually(lambda: load() is None, what="the load is gone")

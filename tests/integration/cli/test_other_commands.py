@@ -8,6 +8,7 @@ from typing import Any
 import click
 import pytest
 
+from moln.compute.v1.cluster_pb2 import Cluster, ClusterSpec, ClusterView
 from moln.compute.v1.host_pb2 import Host, HostInventory, HostSpec, HostState, HostView
 from moln.compute.v1.host_service_pb2 import CreateHostResponse, ListHostsResponse
 from moln.compute.v1.vm_pb2 import Vm, VmSpec, VmState, VmView
@@ -292,3 +293,18 @@ def test_a_guest_of_others_is_imported_by_host_and_name(api: CannedApi, moln: Mo
     refused = moln("vm", "import", "node-1", "legacy-db")
     assert refused.code != 0
     assert "it is off; start it first" in refused.err
+
+
+def test_policies_and_labels_of_a_cluster_are_changed(api: CannedApi, moln: Moln) -> None:
+    found = Cluster(id=3, spec=ClusterSpec(name="batch", labels={"site": "graz"}), view=ClusterView(etag="9"))
+    api.answers["GetCluster"] = api.answers["UpdateCluster"] = api.answers["CreateCluster"] = found
+    assert moln("cluster", "create", "batch", "--policy", "packing", "--label", "site=graz").code == 0
+    assert [each.policy for each in api.requests("CreateCluster")[0].policies] == [1]
+    shown = moln("cluster", "update", "3", "--policy", "packing=2", "--policy", "preference", "--label", "site=")
+    assert (shown.code, shown.out) == (0, "changed cluster batch (3)\n")
+    (asked,) = api.requests("UpdateCluster")
+    assert (asked.id, asked.etag, sorted(asked.update_mask.paths)) == (3, "9", ["labels", "policies"])
+    assert [(each.policy, each.weight) for each in asked.spec.policies] == [(1, 2.0), (4, 0.0)]
+    assert not asked.spec.labels
+    assert moln("cluster", "update", "3").code == 2
+    assert moln("cluster", "update", "3", "--policy", "packing", "--no-policies").code == 2

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
+from moln.compute.v1.placement_pb2 import PlacementPolicy
 from moln.compute.v1.template_pb2 import DiskTemplate, RestartPolicy, VmTemplate
 from moln.compute.v1.vm_pb2 import NicAddress, Vm, VmAddresses, VmIntent, VmSpec, VmState, VmView
 from moln.compute.v1.vm_service_pb2 import (
@@ -162,6 +164,30 @@ def test_flags_go_over_the_file(api: CannedApi, moln: Moln, folder: Path) -> Non
     assert [nic.network for nic in shape.nics] == ["back"]
     assert request.is_held
     assert shape.restart_policy == RestartPolicy.RESTART_POLICY_NEVER
+
+
+def test_policies_are_words_with_weights_and_stand_in_place_of_those_of_the_file(
+    api: CannedApi, moln: Moln, folder: Path
+) -> None:
+    (folder / "web.yaml").write_text("memory_mib: 1G\npolicies:\n- policy: STRIPING\n  weight: 3\n")
+    made = vm(1, "web")
+    made.spec.template.policies.add(policy=PlacementPolicy.PLACEMENT_POLICY_LOAD_AWARE, weight=2)
+    api.answers["CreateVm"] = api.answers["GetVm"] = made
+    assert moln("vm", "create", "web", "-f", str(folder / "web.yaml")).code == 0
+    flags = ("--policy", "packing", "--policy", "load-aware=2.5")
+    assert moln("vm", "create", "web", "-f", str(folder / "web.yaml"), *flags).code == 0
+    asked = [[(each.policy, each.weight) for each in request.template.policies] for request in api.requests("CreateVm")]
+    assert asked == [[(2, 3.0)], [(1, 0.0), (3, 2.5)]]
+    assert "load-aware=2" in moln("vm", "show", "1").out
+
+
+@pytest.mark.parametrize(
+    ("word", "problem"),
+    [("paking", "there is no policy 'paking'"), ("packing=x", "'x' is no weight"), ("packing=-1", "must be above 0")],
+)
+def test_a_bad_policy_is_refused_before_anything_is_sent(moln: Moln, word: str, problem: str) -> None:
+    shown = moln("vm", "create", "web", "--image", "debian", "--policy", word)
+    assert (shown.code, problem in shown.err) == (2, True)
 
 
 def test_an_unknown_key_of_a_template_is_named_with_line_and_nearest(moln: Moln, folder: Path) -> None:

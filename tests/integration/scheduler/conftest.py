@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,8 @@ class Running:
         return self.run.metrics.registry.get_sample_value(f"moln_scheduler_{name}", labels) or 0.0
 
 
-Start = Callable[[], AbstractAsyncContextManager[Running]]
+Start = Callable[..., AbstractAsyncContextManager[Running]]
+"""Settings by name may be handed in."""
 
 
 class TestRun(Run):
@@ -75,10 +77,10 @@ def start(etcd: EtcdServer, secret_file: Path) -> Start:
     )
 
     @asynccontextmanager
-    async def started() -> AsyncIterator[Running]:
+    async def started(**options: Any) -> AsyncIterator[Running]:
         run = TestRun()
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(main(settings, run))
+            task = group.create_task(main(replace(settings, **options), run))
             ready = group.create_task(run.is_ready.wait())
             await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
             ready.cancel()

@@ -8,7 +8,7 @@ from typing import cast
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from moln.compute.v1 import host_pb2, template_pb2, vm_pb2
+from moln.compute.v1 import cluster_pb2, host_pb2, placement_pb2, template_pb2, vm_pb2
 from services.common.domain.keys import KEYS
 from services.common.store import ProcessInfo, Store, StoreSettings, Txn, key
 
@@ -59,6 +59,25 @@ class World:
         """What the host controller finds out about a host."""
         value = host_pb2.HostLiveness(uid=f"host-{host_id}", state=state, boot_id="boot")
         await self.store.commit(Txn().put(key("host", host_id, "liveness"), value))
+
+    async def cluster(self, cluster_id: int, *host_ids: int, policies: str = "", **labels: str) -> None:
+        """A cluster with hosts and at most one policy, by its name in the contract."""
+        spec = cluster_pb2.ClusterSpec(uid=f"cluster-{cluster_id}", name=f"c{cluster_id}", labels=labels)
+        if policies:
+            spec.policies.add(policy=placement_pb2.PlacementPolicy.Value(f"PLACEMENT_POLICY_{policies}"))
+        txn = Txn().put(key("cluster", cluster_id, "spec"), spec)
+        for host_id in host_ids:
+            entry = self.store.cache.get("host", host_id, "spec")
+            assert entry is not None
+            host = host_pb2.HostSpec.FromString(entry.raw)
+            host.cluster_id = cluster_id
+            txn.put(key("host", host_id, "spec"), host)
+        await self.store.commit(txn)
+
+    async def load(self, host_id: int, percent: float) -> None:
+        """What the api writes of a host's load."""
+        load = placement_pb2.HostLoad(uid=f"host-{host_id}", cpu_percent=percent, memory_percent=percent)
+        await self.store.commit(Txn().put(key("hostload", host_id), load))
 
     async def mode(self, host_id: int, mode: host_pb2.HostMode) -> None:
         """What the administrator wants of a host."""

@@ -245,6 +245,11 @@ def agent_command(domain: Raw, text: str, seconds: int) -> str:
         raise
 
 
+def monitor_command(domain: Raw, text: str) -> str:
+    """What QEMU itself answers to a command of its monitor, as JSON: for what libvirt has no call for."""
+    return str(libvirt_qemu.qemuMonitorCommand(domain, text, 0))
+
+
 def receive_all(stream: Raw, most: int) -> bytes:
     """Everything that a stream brings, up to a limit. Raises HypervisorError beyond it."""
     pieces: list[bytes] = []

@@ -6,7 +6,8 @@ Every failure is a HypervisorError with the hypervisor's own words; `GuestMissin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import json
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from services.hostagent.drivers.libvirt.connection import (
     LibvirtConnection,
     LiveFlags,
     Raw,
+    monitor_command,
     or_none,
 )
 from services.hostagent.drivers.libvirt.observe import power_of
@@ -33,6 +35,7 @@ Watch = Callable[[], Coroutine[Any, Any, None]]
 LONG_SECONDS = 24 * 3600.0
 LONG_CALLS = 8
 DEVICE_SECONDS = 30.0
+MONITOR_SECONDS = 600.0
 LOOK_SECONDS = 0.5
 UNPLUG_LOOK_SECONDS = 0.2
 _BOTH = LiveFlags.LIVE | LiveFlags.CONFIG
@@ -287,6 +290,16 @@ class LiveGuests:
     async def delete_snapshot(self, uid: str, name: str, xml: str) -> None:
         """Deletes a snapshot out of the disks of a guest that runs."""
         await self.long(uid, lambda domain: _delete(domain, name, xml), "deleting the snapshot")
+
+    async def monitor(self, uid: str, name: str, arguments: Mapping[str, object] | None = None) -> Any:
+        """What QEMU answers to a command of its monitor. Raises HypervisorError with QEMU's words where it refuses."""
+        text = json.dumps({"execute": name, **({"arguments": dict(arguments)} if arguments else {})})
+        what = f"asking QEMU for {name}"
+        answer = await self.on(uid, lambda domain: monitor_command(domain, text), what, MONITOR_SECONDS)
+        found = json.loads(answer)
+        if "error" in found:
+            raise HypervisorError(Reason.HYPERVISOR_FAILED, f"{what}: {found['error'].get('desc', 'it refuses')}")
+        return found.get("return")
 
 
 def _check_completed(domain: Raw) -> None:

@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 from xml.etree.ElementTree import Element
 
 from moln.compute.v1 import vm_pb2
-from moln.compute.v1.vm_pb2 import VmStatus
 from moln.node.v1.node_service_pb2 import MoveOrder, VmOrder
 from services.common.domain.errors import MolnError
 from services.common.domain.reasons import Reason
@@ -41,6 +40,7 @@ from services.hostagent.drivers.plans import Step, run_plan
 from services.hostagent.drivers.ports import Outcome, Work
 from services.hostagent.network.spec import BridgeSpec, bridges_of
 from services.hostagent.storage import qemu_img
+from services.hostagent.storage.disk_snapshots import DiskSnapshotBook, snapshots_told
 from services.hostagent.storage.disks import MIB, DiskMaker, DiskPlan
 from services.hostagent.storage.folders import VmFolder, VmRecord
 from services.hostagent.storage.snapshots import SnapshotBook
@@ -128,9 +128,8 @@ class Migration:
         outcome = await run_plan(steps, lambda step: work.progress(work, step, 0))
         if not outcome.is_done:
             return outcome
-        snapshots = [kept.message() for kept in SnapshotBook(folder).all()] if is_shared else []
         results = {SHARED: "yes" if is_shared else "no", FOLDER: str(folder.path.absolute())}
-        return Outcome(True, results=results, facts=VmStatus(snapshots=snapshots))
+        return Outcome(True, results=results, facts=snapshots_told(folder) if is_shared else None)
 
     def receiving(self, tools: Tools, order: VmOrder, bridges: list[BridgeSpec], *, is_shared: bool) -> list[Step]:
         """The plan of a target."""
@@ -188,7 +187,7 @@ class Migration:
             raise MolnError(Reason.MIGRATION_FAILED, message)
         if FOLDER not in move.peer_status.move.results:
             raise MolnError(Reason.MIGRATION_FAILED, "the target has not said where it has the VM's folder")
-        if not _shares(move) and SnapshotBook(folder).all():
+        if not _shares(move) and (SnapshotBook(folder).all() or DiskSnapshotBook(folder).all()):
             message = "the VM has snapshots, which a live copy of its disks leaves behind: delete them, or move it cold"
             raise MolnError(Reason.MIGRATION_FAILED, message)
 

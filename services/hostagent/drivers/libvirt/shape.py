@@ -102,6 +102,12 @@ def target_of(disk: Element) -> str:
     return target.get("dev", "") if target is not None else ""
 
 
+def alias_of(disk: Element) -> str:
+    """What the hypervisor calls the device of a disk of a domain that runs."""
+    alias = disk.find("alias")
+    return alias.get("name", "") if alias is not None else ""
+
+
 def source_of(disk: Element) -> Path | None:
     """The disk's file; None for a drive without one."""
     return _source(disk)

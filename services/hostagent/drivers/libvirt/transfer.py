@@ -20,6 +20,7 @@ from services.hostagent.drivers.libvirt.saving import Saving
 from services.hostagent.drivers.libvirt.steps import ClaimFolder, Percent, as_reason
 from services.hostagent.drivers.libvirt.transfer_steps import (
     FetchFile,
+    FindDiskSnapshots,
     FindSnapshots,
     NoteStaged,
     RebaseDisk,
@@ -29,9 +30,9 @@ from services.hostagent.drivers.plans import Step, run_plan
 from services.hostagent.drivers.ports import Outcome, Work
 from services.hostagent.storage.checksums import sha256_of
 from services.hostagent.storage.copies import percents
+from services.hostagent.storage.disk_snapshots import snapshots_told
 from services.hostagent.storage.folders import VmFolder, VmRecord
 from services.hostagent.storage.handover import Handover
-from services.hostagent.storage.snapshots import SnapshotBook
 from services.hostagent.storage.volumes import VolumeStore
 
 UPLOAD, CHECKSUMS = "upload", "checksums"
@@ -95,8 +96,7 @@ class Transfer:
         if not outcome.is_done:
             return outcome
         folder.arriving_file(order.host_id).unlink(missing_ok=True)
-        snapshots = [kept.message() for kept in SnapshotBook(folder).all()]
-        return Outcome(True, facts=VmStatus(snapshots=snapshots))
+        return Outcome(True, facts=snapshots_told(folder))
 
     def fetching(self, tools: Tools, order: VmOrder, percent: Percent) -> list[Step]:
         """The steps that fetch from the other node what it has named."""
@@ -110,7 +110,7 @@ class Transfer:
             if not file.is_memory and file.disk_id in plans:
                 steps.append(RebaseDisk(plans[file.disk_id], path, tools.disks))
                 paths += [path] if file.format == "qcow2" else []
-        return [*steps, FindSnapshots(folder, paths)]
+        return [*steps, FindSnapshots(folder, paths), FindDiskSnapshots(folder, paths)]
 
     def staging(self, tools: Tools, order: VmOrder, percent: Percent) -> list[Step]:
         """The steps that fetch a VM's files from the datastore; none where they have been, or are not there."""
@@ -133,7 +133,8 @@ class Transfer:
             paths += [plan.path] if plan.format == "qcow2" else []
         if volumes.HasField("memory"):
             steps.append(self._from_datastore(order, folder.memory, volumes.memory, percent))
-        return [*steps, FindSnapshots(folder, paths), NoteStaged(folder, volumes.saved_epoch)]
+        steps += [FindSnapshots(folder, paths), FindDiskSnapshots(folder, paths)]
+        return [*steps, NoteStaged(folder, volumes.saved_epoch)]
 
     def _from_datastore(self, order: VmOrder, target: Path, wanted: SavedFile, percent: Percent) -> FetchFile:
         async def open(offset: int) -> AsyncIterator[bytes]:

@@ -13,6 +13,7 @@ from services.common.domain.reasons import Reason
 from services.hostagent.drivers.libvirt.steps import Percent, as_reason
 from services.hostagent.storage import qemu_img
 from services.hostagent.storage.copies import Open, fetch_file, part_of, percents
+from services.hostagent.storage.disk_snapshots import DiskSnapshotBook, found_in
 from services.hostagent.storage.disks import DiskMaker, DiskPlan
 from services.hostagent.storage.folders import VmFolder
 from services.hostagent.storage.qemu_img import StorageError
@@ -136,6 +137,31 @@ class FindSnapshots:
     async def undo(self) -> None:
         """Removes it."""
         self.folder.snapshots_file.unlink(missing_ok=True)
+
+
+@dataclass(slots=True)
+class FindDiskSnapshots:
+    """The list of snapshots of single disks, read out of the disks where it did not come along."""
+
+    folder: VmFolder
+    paths: list[Path]
+    name: str = "find_snapshots"
+
+    async def needed(self) -> bool:
+        """Where there is a list, it is the VM's."""
+        return bool(self.paths) and not self.folder.disk_snapshots_file.exists()
+
+    async def do(self) -> None:
+        """Each counts for its own disk."""
+        DiskSnapshotBook(self.folder).write(await found_in(self.paths))
+
+    async def verify(self) -> bool:
+        """It is there."""
+        return self.folder.disk_snapshots_file.exists()
+
+    async def undo(self) -> None:
+        """Removes it."""
+        self.folder.disk_snapshots_file.unlink(missing_ok=True)
 
 
 def is_staged(folder: VmFolder, epoch: int) -> bool:

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from moln.compute.v1.vm_pb2 import VmStatus
 from moln.image.v1.image_pb2 import Datastore
 from moln.node.v1.node_service_pb2 import VmOrder
 from services.common.domain.errors import MolnError
@@ -39,10 +38,10 @@ from services.hostagent.drivers.plans import Step, failure, run_plan
 from services.hostagent.drivers.ports import DONE, Deed, Outcome, Work
 from services.hostagent.network.bridges import Bridges
 from services.hostagent.network.spec import BridgeSpec, bridges_of
+from services.hostagent.storage.disk_snapshots import snapshots_told
 from services.hostagent.storage.disks import DiskMaker
 from services.hostagent.storage.folders import NodeFolders, VmFolder, VmRecord
 from services.hostagent.storage.handover import Handover
-from services.hostagent.storage.snapshots import SnapshotBook
 from services.hostagent.storage.volumes import VolumeStore
 
 PREPARE, STOP, SAVE = "prepare", "stop_guest", "save_memory"
@@ -147,8 +146,7 @@ class GuestWork:
         outcome = await self._run(steps, bridges, work)
         if outcome is DONE:
             folder.set_halted(False)
-            snapshots = [kept.message() for kept in SnapshotBook(folder).all()]
-            return replace(STARTED, facts=VmStatus(snapshots=snapshots)) if snapshots else STARTED
+            return replace(STARTED, facts=snapshots_told(folder))
         return outcome
 
     async def _run(self, steps: list[Step], bridges: list[BridgeSpec], work: Work) -> Outcome:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from moln.compute.v1 import vm_pb2
-from moln.compute.v1.vm_pb2 import SavedFile, Snapshot, VmSize, VmStatus
+from moln.compute.v1.vm_pb2 import DiskSnapshot, SavedFile, Snapshot, VmSize, VmStatus
 from services.common.domain.reasons import Reason
 from services.hostagent.drivers.ports import DONE, Deed, End, Outcome, Work
 from services.hostagent.drivers.sim.journal import Journal, SimGuest, State
@@ -151,13 +151,16 @@ class Acts:
                 if not snapshot.HasField("time"):
                     snapshot.time.FromMilliseconds(int(now * 1000))
                     snapshot.has_memory = guest.is_running
+            for of_disk in facts.disk_snapshots:
+                if not of_disk.HasField("time"):
+                    of_disk.time.FromMilliseconds(int(now * 1000))
         if isinstance(facts, Outcome):
             return facts
         if operation.id not in guest.operations:
             guest.operations.add(operation.id)
             kind = vm_pb2.OperationKind.Name(operation.kind).removeprefix("OPERATION_KIND_").lower()
             self._journal.operates(guest, kind, operation.id, now)
-        return Outcome(True, facts=facts, cleared=("snapshots",) if _has_snapshots(work) else ())
+        return Outcome(True, facts=facts, cleared=_CLEARED.get(operation.kind, ()))
 
 
 def _gone() -> Outcome:
@@ -174,11 +177,6 @@ def _size(work: Work) -> VmSize:
 
 def _no_facts(_work: Work) -> VmStatus | Outcome | None:
     return None
-
-
-def _has_snapshots(work: Work) -> bool:
-    kinds = (vm_pb2.OPERATION_KIND_CREATE_SNAPSHOT, vm_pb2.OPERATION_KIND_DELETE_SNAPSHOT)
-    return work.operation is not None and work.operation.kind in (*kinds, vm_pb2.OPERATION_KIND_REVERT_SNAPSHOT)
 
 
 def _resized(work: Work) -> VmStatus | Outcome | None:
@@ -210,6 +208,36 @@ def _snapshot_deleted(work: Work) -> VmStatus | Outcome | None:
     return VmStatus(snapshots=[each for each in there if each.name != name])
 
 
+def _disk_snapshots(work: Work) -> tuple[list[DiskSnapshot], int, str]:
+    asked = work.operation.parameters if work.operation is not None else vm_pb2.OperationParameters()
+    there = [DiskSnapshot.FromString(each.SerializeToString()) for each in work.status.disk_snapshots]
+    return there, asked.disk_id, asked.snapshot
+
+
+def _disk_snapshot_made(work: Work) -> VmStatus | Outcome | None:
+    there, disk_id, name = _disk_snapshots(work)
+    if all((each.disk_id, each.name) != (disk_id, name) for each in there):
+        there.append(DiskSnapshot(disk_id=disk_id, name=name))
+    return VmStatus(disk_snapshots=there)
+
+
+def _disk_snapshot_reverted(work: Work) -> VmStatus | Outcome | None:
+    there, disk_id, name = _disk_snapshots(work)
+    if all((each.disk_id, each.name) != (disk_id, name) for each in there):
+        return Outcome(False, Reason.SNAPSHOT_NOT_FOUND, f"disk {disk_id} has no snapshot {name}", "revert")
+    return VmStatus(disk_snapshots=there)
+
+
+def _disk_snapshot_deleted(work: Work) -> VmStatus | Outcome | None:
+    there, disk_id, name = _disk_snapshots(work)
+    return VmStatus(disk_snapshots=[each for each in there if (each.disk_id, each.name) != (disk_id, name)])
+
+
+def _disk_gone(work: Work) -> VmStatus | Outcome | None:
+    there, disk_id, _name = _disk_snapshots(work)
+    return VmStatus(disk_snapshots=[each for each in there if each.disk_id != disk_id])
+
+
 def _current(snapshots: list[Snapshot], name: str) -> list[Snapshot]:
     for each in snapshots:
         each.is_current = each.name == name
@@ -221,4 +249,14 @@ _FACTS: Mapping[int, Callable[[Work], VmStatus | Outcome | None]] = {
     vm_pb2.OPERATION_KIND_CREATE_SNAPSHOT: _snapshot_made,
     vm_pb2.OPERATION_KIND_REVERT_SNAPSHOT: _snapshot_reverted,
     vm_pb2.OPERATION_KIND_DELETE_SNAPSHOT: _snapshot_deleted,
+    vm_pb2.OPERATION_KIND_CREATE_DISK_SNAPSHOT: _disk_snapshot_made,
+    vm_pb2.OPERATION_KIND_REVERT_DISK_SNAPSHOT: _disk_snapshot_reverted,
+    vm_pb2.OPERATION_KIND_DELETE_DISK_SNAPSHOT: _disk_snapshot_deleted,
+    vm_pb2.OPERATION_KIND_DETACH_DISK: _disk_gone,
 }
+_CLEARED: Mapping[int, tuple[str, ...]] = {
+    kind: ("snapshots",) if function in (_snapshot_made, _snapshot_reverted, _snapshot_deleted) else ("disk_snapshots",)
+    for kind, function in _FACTS.items()
+    if function is not _resized
+}
+"""What the facts replace, also where they are empty."""

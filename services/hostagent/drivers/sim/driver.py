@@ -286,6 +286,7 @@ class SimDriver:
                 if known.HasField(name):
                     getattr(status, name).CopyFrom(getattr(known, name))
             status.snapshots.extend(known.snapshots)
+            status.disk_snapshots.extend(known.disk_snapshots)
         return status
 
 
@@ -321,7 +322,8 @@ def _labels(work: Work) -> Mapping[str, str]:
 def _is_worth_it(status: VmStatus) -> bool:
     """Whether a status says more than that the guest runs, or is off."""
     has_more = status.HasField("operation") or status.HasField("background") or status.HasField("move")
-    return has_more or bool(status.snapshots) or bool(status.saved) or status.phase in _KEPT_PHASES
+    has_snapshots = bool(status.snapshots or status.disk_snapshots)
+    return has_more or has_snapshots or bool(status.saved) or status.phase in _KEPT_PHASES
 
 
 _KEPT_PHASES = frozenset({vm_pb2.VM_PHASE_SUSPENDED, vm_pb2.VM_PHASE_SAVED})

@@ -95,6 +95,8 @@ async def test_a_stopped_guest_counts_on_after_its_node_has_forgotten_it(
     await answer(driver, vm, "echo mine > /data/kept; sync; echo written-$((1+1))", "written-2")
     snapshot = operation(OperationKind.OPERATION_KIND_CREATE_SNAPSHOT, snapshot="before")
     assert (await doer.operate(vm, snapshot)).is_done
+    of_disk = operation(OperationKind.OPERATION_KIND_CREATE_DISK_SNAPSHOT, disk_id=0, snapshot="own")
+    assert (await doer.operate(vm, of_disk)).is_done
     assert (await doer.do(Deed.SUSPEND, vm)).is_done
     before = await last_count(driver, vm)
     uploaded = await doer.do(Deed.UPLOAD, vm)
@@ -112,6 +114,7 @@ async def test_a_stopped_guest_counts_on_after_its_node_has_forgotten_it(
     assert "restore_guest" in doer.steps
     assert started.facts is not None
     assert [(each.name, each.has_memory) for each in started.facts.snapshots] == [("before", False)]
+    assert [(each.disk_id, each.name) for each in started.facts.disk_snapshots] == [(0, "own")]
     await count_reaches(driver, vm, before + 2)
     await answer(driver, vm, "cat /data/kept", "mine")
     await stored.report(vm_pb2.VM_PHASE_RUNNING, started, DesiredState.DESIRED_STATE_RUNNING)

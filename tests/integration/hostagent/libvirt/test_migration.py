@@ -241,7 +241,7 @@ async def test_a_move_that_fails_leaves_the_guest_where_it_runs_and_says_why(
     assert failed.message
     await still_counts(source, vm)
     assert (await target.doer.do(Deed.ERASE, there)).is_done
-    create = operation(vm_pb2.OPERATION_KIND_CREATE_SNAPSHOT, snapshot="one")
+    create = operation(vm_pb2.OPERATION_KIND_CREATE_DISK_SNAPSHOT, disk_id=0, snapshot="one")
     assert (await source.doer.operate(vm, create)).is_done
     await prepare(vm, target)
     with_snapshots = await source.doer.do(Deed.MIGRATE, vm)

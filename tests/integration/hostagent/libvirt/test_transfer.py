@@ -130,6 +130,8 @@ async def test_snapshots_of_disks_move_along(nodes: tuple[Node, Node], image: Pa
     assert (await source.doer.do(Deed.PLUG, vm)).is_done
     create = operation(vm_pb2.OPERATION_KIND_CREATE_SNAPSHOT, snapshot="old")
     assert (await source.doer.operate(vm, create)).is_done
+    of_disk = operation(vm_pb2.OPERATION_KIND_CREATE_DISK_SNAPSHOT, disk_id=0, snapshot="own")
+    assert (await source.doer.operate(vm, of_disk)).is_done
     let_go = await source.doer.do(Deed.HAND_OVER, vm)
     assert let_go.facts is not None
     there = moved(vm, source, list(let_go.facts.saved))
@@ -138,6 +140,9 @@ async def test_snapshots_of_disks_move_along(nodes: tuple[Node, Node], image: Pa
     fetched = await target.doer.do(Deed.FETCH, there)
     assert fetched.facts is not None
     assert [found.name for found in fetched.facts.snapshots] == ["old"]
+    assert [(found.disk_id, found.name) for found in fetched.facts.disk_snapshots] == [(0, "own")]
+    back = operation(vm_pb2.OPERATION_KIND_REVERT_DISK_SNAPSHOT, disk_id=0, snapshot="own")
+    assert (await target.doer.operate(there, back)).is_done
 
 
 async def test_a_file_that_was_damaged_is_refused_and_nothing_stays(nodes: tuple[Node, Node], image: Path) -> None:

@@ -80,7 +80,8 @@ def test_the_vm_has_the_guests_name_as_far_as_vms_can_have_it(name: str, wanted:
 REFUSED = {
     Verb.DEPLOY, Verb.SUSPEND, Verb.STOP, Verb.UNDEPLOY, Verb.MIGRATE, Verb.RESCHED, Verb.ATTACH_DISK,
     Verb.DETACH_DISK, Verb.ATTACH_NIC, Verb.DETACH_NIC, Verb.RESIZE, Verb.RESIZE_DISK, Verb.CREATE_SNAPSHOT,
-    Verb.REVERT_SNAPSHOT, Verb.DELETE_SNAPSHOT, Verb.SAVE_DISK, Verb.CONTEXT,
+    Verb.REVERT_SNAPSHOT, Verb.DELETE_SNAPSHOT, Verb.CREATE_DISK_SNAPSHOT, Verb.REVERT_DISK_SNAPSHOT,
+    Verb.DELETE_DISK_SNAPSHOT, Verb.SAVE_DISK, Verb.CONTEXT,
 }  # fmt: skip
 
 

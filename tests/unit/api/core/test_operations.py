@@ -71,7 +71,12 @@ def test_a_change_of_what_is_nowhere_is_done_by_being_written_once_it_is_granted
     vm.placement.granted_operation_id = "op"
     assert end_of(resize, vm, NOW) == DONE
     assert end_of(an_operation(K.OPERATION_KIND_DETACH_NIC), parts(OFF), NOW) == DONE
-    assert end_of(an_operation(), parts(OFF), NOW) is None, "a reboot is for a guest to do"
+
+
+def test_what_only_a_host_can_do_ends_where_nothing_of_the_vm_is_there_and_nothing_is_to_come() -> None:
+    for kind in (K.OPERATION_KIND_REBOOT, K.OPERATION_KIND_CREATE_SNAPSHOT, K.OPERATION_KIND_REVERT_DISK_SNAPSHOT):
+        assert reason_of(end_of(an_operation(kind), parts(OFF), NOW)) == Reason.OPERATION_SUPERSEDED
+        assert end_of(an_operation(kind), parts(RUN), NOW) is None, "the host brings it up, and then does it"
 
 
 @pytest.mark.parametrize("host_id", [0, 4])

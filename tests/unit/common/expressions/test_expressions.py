@@ -13,6 +13,7 @@ from services.common.expressions import (
     And,
     Arithmetic,
     Boolean,
+    Choice,
     Comparison,
     Constant,
     Kind,
@@ -288,7 +289,7 @@ def written(node: Numeric | Boolean) -> str:
             return "(" + " & ".join(written(operand) for operand in node.operands) + ")"
         case Or():
             return "(" + " | ".join(written(operand) for operand in node.operands) + ")"
-        case Constant():
+        case Constant() | Choice():
             raise AssertionError("has no written form")
 
 

@@ -24,7 +24,9 @@ def test_a_first_claim_is_the_first_attempt_of_its_epoch() -> None:
 
 def test_a_later_claim_counts_on_and_keeps_the_failures_in_a_row() -> None:
     before = VmStatus(uid="u", epoch=2, attempt=3, failures=2, reason="START_FAILED", boot_id="boot-0")
+    before.disk_snapshots.add(disk_id=1, name="a")
     status = statuses.claimed(BASE, before, ORDER, NOW)
+    assert status.disk_snapshots == before.disk_snapshots, "what is in the disks outlives an attempt"
     assert (status.attempt, status.failures, status.reason, status.boot_id) == (4, 2, "", "boot-1")
 
 

@@ -11,6 +11,7 @@ from services.common.expressions import (
     And,
     Arithmetic,
     Boolean,
+    Choice,
     Comparison,
     Constant,
     Membership,
@@ -37,6 +38,8 @@ class Host:
     disk: int = 0
     vms: int = 0
     vm_ids: set[int] = field(default_factory=set)
+    measured: tuple[float, float] | None = None
+    used_then: tuple[int, int] = (0, 0)
 
     def number(self, name: str) -> float | None:
         total, facts = self.facts.total, self.facts
@@ -48,11 +51,23 @@ class Host:
         }  # fmt: skip
         if name in known:
             return float(known[name])
+        if name.startswith("LOAD_"):
+            return self.load(name == "LOAD_MEMORY")
         try:
             found = float(facts.attributes[name])
         except (KeyError, ValueError):
             return None
         return found if math.isfinite(found) else None
+
+    def load(self, is_memory: bool) -> float | None:
+        """What was measured then, and what was placed since; without a measurement what is given out."""
+        used, total = (self.memory, self.facts.total.memory) if is_memory else (self.cpu, self.facts.total.cpu)
+        if total == 0:
+            return None
+        amount = float(used)
+        if self.measured is not None:
+            amount = self.measured[is_memory] / 100 * total + (used - self.used_then[is_memory])
+        return max(amount, 0.0) / total * 100
 
     def take(self, shape: Shape) -> None:
         self.cpu += shape.demand.cpu
@@ -164,6 +179,9 @@ def value(node: Numeric, host: Host, missing: float | None) -> float | None:
         case NumericAttribute():
             found = host.number(node.name)
             return missing if found is None else found
+        case Choice():
+            said = host.number(node.name)
+            return value(next((number for case, number in node.cases if case == said), node.otherwise), host, missing)
         case Negative():
             operand = value(node.operand, host, missing)
             return None if operand is None else -operand

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.common.expressions import Kind, parse
+from moln.compute.v1 import placement_pb2
+from services.common.expressions import Expression, Kind, parse
 from services.scheduler.core import fill
 from services.scheduler.core.amounts import Amounts, Integers
 from services.scheduler.core.columns import HostColumns
 from services.scheduler.core.hosts import HostFacts
+from services.scheduler.core.loads import Load
 from services.scheduler.core.plan import EXACT_RUNS, Demand, plan, runs
+from services.scheduler.core.policies import combined, for_clusters
 from services.scheduler.core.shapes import Shape
 from tests.unit.scheduler.core.obvious import Host, place
 
+Measured = dict[int, tuple[float, float]]
 REQUIREMENTS = [
     "", "", "",
     "FREE_MEMORY > 8", "RUNNING_VMS < 2", "RUNNING_VMS != 1", "!(FREE_CPU < 100)", 'LABEL_DISK = "ssd"',
@@ -40,6 +45,9 @@ def host_facts(draw: st.DrawFn, host_id: int) -> HostFacts:
         attributes["LABEL_RACK"] = rack
     if disk := draw(st.sampled_from(["", "ssd", "hdd"])):
         attributes["LABEL_DISK"] = disk
+    attributes["CLUSTER_ID"] = draw(st.sampled_from(["0", "1", "2"]))
+    if preference := draw(st.sampled_from(["", "", "30", "-4", "much"])):
+        attributes["PREFERENCE"] = preference
     return HostFacts(
         host_id=host_id,
         name=f"h{host_id}",
@@ -56,13 +64,26 @@ def hosts(draw: st.DrawFn) -> list[HostFacts]:
     return [draw(host_facts(host_id)) for host_id in range(1, 1 + draw(st.integers(0, 6)))]
 
 
+kinds = st.sampled_from([number for number in placement_pb2.PlacementPolicy.values() if number])
+policies = st.lists(st.tuples(kinds, st.sampled_from([1.0, 2.0, 0.25])), max_size=3).map(tuple)
+defaults = st.builds(for_clusters, policies, st.dictionaries(st.sampled_from([1, 2]), policies, max_size=2))
+measured = st.dictionaries(
+    st.integers(1, 6), st.tuples(st.sampled_from([0.0, 12.5, 50.0, 99.0]), st.sampled_from([0.0, 33.3, 80.0]))
+)
+"""What was measured of hosts, by id, when nothing was placed yet."""
+
+
 shapes = st.builds(
     Shape,
     demand=st.builds(
         Amounts, st.sampled_from([0, 50, 100, 200]), st.sampled_from([0, 1, 3, 8]), st.sampled_from([0, 0, 5])
     ),
     requirement=st.sampled_from(REQUIREMENTS).map(lambda text: parse(text, Kind.REQUIREMENT)),
-    rank=st.sampled_from(RANKS).map(lambda text: parse(text, Kind.RANK)),
+    rank=st.builds(
+        lambda text, policies: combined(policies, parse(text, Kind.RANK)),
+        st.sampled_from(RANKS),
+        st.one_of(st.just(()), policies),
+    ),
     tolerations=st.sampled_from([frozenset[str](), frozenset({"gpu"})]),
     wanted_host_id=st.sampled_from([0, 0, 0, 2]),
     priority=st.sampled_from([0, 0, 5]),
@@ -96,9 +117,11 @@ def columns_of(facts: Sequence[HostFacts], used: Sequence[tuple[int, Amounts]] =
     return columns
 
 
-def obvious_plan(facts: Sequence[HostFacts], demands: Sequence[Demand]) -> list[list[int]]:
+def obvious_plan(
+    facts: Sequence[HostFacts], demands: Sequence[Demand], default: Expression, loads: Measured
+) -> list[list[int]]:
     """One VM after the other, by priority, age and id. What one of a shape gets goes to the oldest that has nothing."""
-    objects = [Host(each) for each in facts]
+    objects = [Host(each, measured=loads.get(each.host_id)) for each in facts]
     order = sorted(
         (-demand.shape.priority, created, vm_id, number)
         for number, demand in enumerate(demands)
@@ -107,17 +130,24 @@ def obvious_plan(facts: Sequence[HostFacts], demands: Sequence[Demand]) -> list[
     found: list[list[int]] = [[] for _ in demands]
     for _, _, _, number in order:
         oldest = int(demands[number].ids[len(found[number])])
-        row = place(objects, demands[number].shape, oldest)
+        shape = demands[number].shape
+        row = place(objects, replace(shape, rank=default) if shape.rank.is_empty else shape, oldest)
         if row is not None:
             found[number].append(row)
     return found
 
 
-@given(hosts(), waiting())
-@settings(max_examples=400)
-def test_the_plan_is_that_of_one_vm_after_the_other(facts: list[HostFacts], demands: list[Demand]) -> None:
-    found = [rows.tolist() for rows in plan(columns_of(facts), demands)]
-    assert found == obvious_plan(facts, demands)
+@given(hosts(), waiting(), defaults, measured)
+@settings(max_examples=600)
+def test_the_plan_is_that_of_one_vm_after_the_other(
+    facts: list[HostFacts], demands: list[Demand], default: Expression, loads: Measured
+) -> None:
+    columns = columns_of(facts)
+    columns.default_rank = default
+    for host_id, (cpu, memory) in loads.items():
+        columns.measure(host_id, Load(cpu, memory, 1))
+    found = [rows.tolist() for rows in plan(columns, demands)]
+    assert found == obvious_plan(facts, demands, default, loads)
 
 
 @given(hosts(), shapes, st.integers(1, 60))

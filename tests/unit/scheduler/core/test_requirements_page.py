@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moln.compute.v1 import template_pb2
+from moln.compute.v1 import placement_pb2, template_pb2
 from services.common.domain.errors import MolnError
 from services.common.expressions import Kind, parse
 from services.scheduler.core.amounts import Amounts
 from services.scheduler.core.columns import HostColumns
 from services.scheduler.core.explanation import explain
 from services.scheduler.core.hosts import HostFacts
+from services.scheduler.core.policies import terms
 from services.scheduler.core.shapes import shape, shape_key
 
+P = placement_pb2.PlacementPolicy
 PAGE = Path(__file__).parents[4] / "docs" / "requirements.md"
 
 
@@ -91,6 +93,18 @@ def test_what_is_refused_is_pointed_at_as_the_page_says(requirement: str, column
     with pytest.raises(MolnError) as caught:
         parse(requirement, Kind.REQUIREMENT, "requirement")
     assert caught.value.message.splitlines()[0] == f"requirement: {message}, at column {column}"
+
+
+def test_policies_are_the_ranks_that_the_page_says() -> None:
+    said = {row[0]: row[1].strip("`") for row in examples("policy")}
+    assert set(said) == {
+        name.removeprefix("PLACEMENT_POLICY_").lower().replace("_", "-") for name, number in P.items() if number
+    }
+    own = parse("FREE_CPU", Kind.RANK)
+    for name, text in said.items():
+        number = P.Value("PLACEMENT_POLICY_" + name.upper().replace("-", "_"))
+        (term,) = terms(((number, 1.0),), own)
+        assert term.value == (parse(text, Kind.RANK).score if text else own.score), name
 
 
 def test_the_hosts_hold_what_the_page_says() -> None:

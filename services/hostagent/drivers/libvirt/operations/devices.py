@@ -11,6 +11,7 @@ from services.common.domain.reasons import Reason
 from services.hostagent.drivers.libvirt import shape
 from services.hostagent.drivers.libvirt.compose import compose, disk_plans
 from services.hostagent.drivers.libvirt.live import LiveGuests
+from services.hostagent.drivers.libvirt.operations import disk_snapshots
 from services.hostagent.drivers.libvirt.operations.base import Op, failed
 from services.hostagent.drivers.libvirt.operations.context import refresh
 from services.hostagent.drivers.libvirt.steps import ClaimFolder, ConnectNetwork, StageDisk
@@ -18,6 +19,7 @@ from services.hostagent.drivers.libvirt.xml import domain_xml, parse
 from services.hostagent.drivers.plans import Step
 from services.hostagent.drivers.ports import DONE, Outcome
 from services.hostagent.network.spec import bridges_of, tap_name
+from services.hostagent.storage.disk_snapshots import DiskSnapshotBook
 from services.hostagent.storage.disks import DiskPlan
 from services.hostagent.storage.folders import VmRecord
 
@@ -88,14 +90,18 @@ async def attach_disk(op: Op) -> Outcome:
 
 
 async def detach_disk(op: Op) -> Outcome:
-    """Unplugs the disk, and erases what is on it."""
+    """Unplugs the disk, and erases what is on it, its snapshots too."""
     disk_id = op.parameters.disk_id
     if await op.live.runs(op.uid):
         op.work.progress(op.work, "unplug", 0)
         await unplug(op.live, op.uid, _disk_finder(disk_id), f"disk {disk_id}")
     for path in op.folder.disk_files(disk_id):
         path.unlink(missing_ok=True)
-    return DONE
+    book = DiskSnapshotBook(op.folder)
+    if not any(kept.disk_id == disk_id for kept in book.all()):
+        return DONE
+    book.remove_disk(disk_id)
+    return disk_snapshots.told(book)
 
 
 async def attach_nic(op: Op) -> Outcome:

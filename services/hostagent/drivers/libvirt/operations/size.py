@@ -101,3 +101,8 @@ async def resize_disk(op: Op) -> Outcome:
         if (await qemu_img.inspect(path, format)).virtual_size_bytes < size_bytes:
             await qemu_img.enlarge(path, format, size_bytes)
     return DONE
+
+
+def disk_bytes(op: Op, disk_id: int) -> int:
+    """How large a disk is by the VM's description; 0 where it does not say."""
+    return sum(disk.size_mib * MIB for disk in op.order.spec.template.disks if disk.disk_id == disk_id)

@@ -16,6 +16,7 @@ from services.common.domain.errors import MolnError
 from services.common.domain.reasons import Reason
 from services.hostagent.drivers.libvirt import shape
 from services.hostagent.drivers.libvirt.operations.base import Op, failed
+from services.hostagent.drivers.libvirt.operations.size import disk_bytes
 from services.hostagent.drivers.libvirt.saving import former_folder
 from services.hostagent.drivers.libvirt.spec import Mark
 from services.hostagent.drivers.libvirt.xml import parse
@@ -125,13 +126,13 @@ def _of_this_node(op: Op, xml: str) -> str:
 
 
 async def _revert_off(op: Op, kept: Kept) -> None:
-    paths = _disks(op)
-    for path in paths:
+    disks = _numbered(op)
+    for _disk_id, path in disks:
         known = {each.name for each in await qemu_img.inner_snapshots(path, path.suffix.lstrip("."))}
         if kept.inner_name not in known:
             raise failed(f"{path.name} is not part of snapshot {kept.name}: it came later; detach it first")
-    for path in paths:
-        await qemu_img.change_snapshot(path, "-a", kept.inner_name)
+    for disk_id, path in disks:
+        await qemu_img.go_back(path, kept.inner_name, disk_bytes(op, disk_id))
     op.folder.drop_memory()
 
 
@@ -175,9 +176,14 @@ def _found(book: SnapshotBook, name: str) -> Kept:
 
 def _disks(op: Op) -> list[Path]:
     """The disks that the guest writes to, which are those that snapshots are made of."""
+    return [path for _disk_id, path in _numbered(op)]
+
+
+def _numbered(op: Op) -> list[tuple[int, Path]]:
+    """The same with their numbers."""
     read_only = {disk.disk_id for disk in op.order.spec.template.disks if disk.is_read_only or disk.device}
     wanted = [disk.disk_id for disk in op.order.spec.template.disks if disk.disk_id not in read_only]
-    return [path for disk_id in wanted for path in op.folder.disk_files(disk_id)]
+    return [(disk_id, path) for disk_id in wanted for path in op.folder.disk_files(disk_id)]
 
 
 async def _drop(path: Path, name: str) -> None:

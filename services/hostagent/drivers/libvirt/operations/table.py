@@ -5,7 +5,15 @@ from __future__ import annotations
 from moln.compute.v1.vm_pb2 import OperationKind
 from services.common.domain.errors import MolnError
 from services.common.domain.reasons import Reason
-from services.hostagent.drivers.libvirt.operations import context, devices, power, save_disk, size, snapshots
+from services.hostagent.drivers.libvirt.operations import (
+    context,
+    devices,
+    disk_snapshots,
+    power,
+    save_disk,
+    size,
+    snapshots,
+)
 from services.hostagent.drivers.libvirt.operations.base import Op, Perform, Tools
 from services.hostagent.drivers.ports import Outcome, Work
 
@@ -21,13 +29,19 @@ TABLE: dict[OperationKind, Perform] = {
     _K.OPERATION_KIND_CREATE_SNAPSHOT: snapshots.create,
     _K.OPERATION_KIND_REVERT_SNAPSHOT: snapshots.revert,
     _K.OPERATION_KIND_DELETE_SNAPSHOT: snapshots.delete,
+    _K.OPERATION_KIND_CREATE_DISK_SNAPSHOT: disk_snapshots.create,
+    _K.OPERATION_KIND_REVERT_DISK_SNAPSHOT: disk_snapshots.revert,
+    _K.OPERATION_KIND_DELETE_DISK_SNAPSHOT: disk_snapshots.delete,
     _K.OPERATION_KIND_SAVE_DISK: save_disk.save,
     _K.OPERATION_KIND_UPDATE_CONTEXT: context.update,
 }
 
 QEMU_CAPABILITIES = frozenset(
-    {"reboot", "attach_disk", "attach_nic", "resize", "resize_disk", "snapshot", "save_disk", "context"}
-)
+    {
+        "reboot", "attach_disk", "attach_nic", "resize", "resize_disk", "snapshot", "disk_snapshot", "save_disk",
+        "context",
+    }
+)  # fmt: skip
 TEST_CAPABILITIES = frozenset({"reboot", "resize"})
 """libvirt's test hypervisor has guests without disks, so that neither snapshots nor devices mean anything there."""
 
