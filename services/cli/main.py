@@ -23,6 +23,7 @@ COMMANDS = {
     "datastore": "Where images are kept.",
     "host": "Hosts that virtual machines are placed on.",
     "cluster": "Named parts of the hosts.",
+    "scheduler": "Where virtual machines go, and why.",
     "user": "Users, their tokens and limits.",
     "top": "What hosts and virtual machines take, live.",
     "status": "Services, hosts, capacity, and what is wrong.",

@@ -19,6 +19,13 @@ from moln.image.v1.image_pb2 import Image, ImageSource, ImageSpec, ImageState, I
 from moln.network.v1.network_pb2 import Lease, Network, NetworkSpec, NetworkView
 from moln.network.v1.network_service_pb2 import ListLeasesResponse
 from moln.operations.v1.operations_service_pb2 import CloudStatus, Event, ListEventsResponse, Problem
+from moln.scheduler.v1.scheduler_service_pb2 import (
+    Candidate,
+    CheckExpressionResponse,
+    ExplainVmResponse,
+    FilterResult,
+    ScorePart,
+)
 from services.cli.command_line import Command
 from services.cli.main import COMMANDS, root
 from services.common.domain.errors import MolnError
@@ -308,3 +315,27 @@ def test_policies_and_labels_of_a_cluster_are_changed(api: CannedApi, moln: Moln
     assert not asked.spec.labels
     assert moln("cluster", "update", "3").code == 2
     assert moln("cluster", "update", "3", "--policy", "packing", "--no-policies").code == 2
+
+
+def test_a_vm_is_explained_with_the_parts_of_each_score(api: CannedApi, moln: Moln) -> None:
+    api.answers["GetVm"] = Vm(id=4, spec=VmSpec(name="db"))
+    parts = [ScorePart(name="packing", weight=2, value=0.25), ScorePart(name="preference", weight=1, value=0.3)]
+    api.answers["ExplainVm"] = ExplainVmResponse(
+        hosts=3, filters=[FilterResult(name="enabled", hosts_left=2)], unknown_attributes=["RAK"],
+        candidates=[Candidate(host_id=1, host="node-1", score=0.8, parts=parts), Candidate(host_id=2, host="node-2")],
+    )  # fmt: skip
+    shown = moln("scheduler", "explain", "4", "--candidates", "2")
+    assert shown.code == 0
+    assert shown.out.startswith("it fits\n")
+    assert "     2 left by enabled" in shown.out
+    assert "node-1 (1)  0.8 = 2 × packing 0.25 + 1 × preference 0.3" in shown.out
+    assert "no host has the attribute RAK" in shown.out
+    assert api.requests("ExplainVm")[0].max_candidates == 2
+
+
+def test_an_expression_is_checked_and_warned_of(api: CannedApi, moln: Moln) -> None:
+    api.answers["CheckExpression"] = CheckExpressionResponse(warnings=["no host has the attribute RAK"])
+    shown = moln("scheduler", "check", "--requirement", "RAK = 1")
+    assert (shown.code, shown.out) == (0, "it can be read\n")
+    assert shown.err == "moln: warning: no host has the attribute RAK\n"
+    assert moln("scheduler", "check").code == 2
