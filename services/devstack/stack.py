@@ -29,7 +29,7 @@ from services.devstack.libvirtd import LibvirtdFolder
 from services.devstack.networks import choose_network
 from services.devstack.nodes import NodePlan, look, real_plan, sim_plan, sudo_words
 from services.devstack.plans import SERVICES, Value, agent_plan, etcd_plan, libvirtd_plan, root_plan, service_plan
-from services.devstack.ports import address, choose
+from services.devstack.ports import Reservations, address
 from services.devstack.prometheus import prometheus_plan
 from services.devstack.rooted import write_plans
 from services.devstack.supervisor import Supervisor
@@ -83,12 +83,12 @@ def is_held(folder: Folder) -> bool:
 async def run_stack(folder: Folder, wishes: Wishes, say: Say) -> None:
     """Starts everything, waits until it is told to end, and ends everything. Raises StackError with one clear line."""
     folder.make()
-    with held(folder):
+    with held(folder), Reservations() as reserved:
         # A supervisor that does not hold the lock has lost its folder, unless it is one that is just being refused.
         before_us = process_start_ticks(os.getpid()) - RIVAL_TICKS
         for line in await cleanup.clean(folder, ("supervisor", "service"), older_than=before_us):
             say(f"left over by a run that was killed: {line}")
-        memory = _remember(folder, wishes)
+        memory = _remember(folder, wishes, reserved)
         save_memory(folder, memory)
         stack = _Stack(folder, memory, wishes, say)
         stack.announce(is_ready=False)
@@ -206,7 +206,7 @@ class _Stack:
         self._say("try `moln status`, `moln host list`; ^C or `moln dev down` ends it")
 
 
-def _remember(folder: Folder, wishes: Wishes) -> Memory:
+def _remember(folder: Folder, wishes: Wishes, reserved: Reservations) -> Memory:
     """What is kept from the last run, with what is new. Simulated hosts only grow: they are part of the cloud."""
     former = load_memory(folder)
     others = [record for record in stacks.known(os.environ) if record.state_dir != str(folder.path)]
@@ -218,7 +218,7 @@ def _remember(folder: Folder, wishes: Wishes) -> Memory:
         former,
         name=wishes.name or former.name,
         sim_hosts=max(former.sim_hosts, wishes.sim_hosts),
-        ports=choose(former.ports),
+        ports=reserved.choose(former.ports),
         has_real_host=former.has_real_host if wishes.has_real_host is None else wishes.has_real_host,
         keeps_guests=wishes.keep_guests,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from services.devstack.errors import StackError
 from services.devstack.layout import FOLDER_BYTES, Folder, Memory, load_memory, save_memory
 from services.devstack.networks import choose_network
 from services.devstack.nodes import Machine, real_plan, sim_plan
-from services.devstack.ports import DEFAULTS, choose, is_free
+from services.devstack.ports import DEFAULTS, Reservations, is_free
 
 PRIVATE = "qemu+unix:///system?socket=/run/x"
 FULL = Machine(is_root=True, has_sudo=False, missing=(), system_uri=None, has_libvirtd=True)
@@ -85,6 +86,12 @@ def test_a_machine_that_routes_the_whole_pool_has_no_network_left(folder: Path) 
         choose_network([], routes(folder, "10.0.0.0/8"))
 
 
+def choose(former: Mapping[str, int] | None) -> dict[str, int]:
+    """What a stack takes that ends at once."""
+    with Reservations() as reserved:
+        return reserved.choose(former)
+
+
 def test_ports_of_the_last_run_are_kept_and_taken_ones_replaced() -> None:
     first = choose(None)
     assert set(first) == set(DEFAULTS)
@@ -105,6 +112,13 @@ def test_a_second_stack_takes_no_default_port() -> None:
             assert not set(choose(None).values()) & set(defaults.values())
         finally:
             DEFAULTS.update(defaults)
+
+
+def test_stacks_that_start_in_the_same_moment_take_different_ports() -> None:
+    with Reservations() as first, Reservations() as second:
+        one, other = first.choose(None), second.choose(None)
+        assert not set(one.values()) & set(other.values())
+        assert not set(second.choose(one).values()) & set(one.values()), "the stack that has them has not ended yet"
 
 
 def test_the_folder_is_closed_to_others_and_not_shared_with_something_else(folder: Path) -> None:
