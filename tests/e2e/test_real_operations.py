@@ -90,6 +90,17 @@ def test_a_guest_goes_back_to_what_it_was_at_its_snapshot(guest: Stack) -> None:
     guest.moln("vm", "snapshot-delete", "web", "before", "--wait")
 
 
+def test_a_disk_of_a_guest_that_runs_has_a_snapshot_that_is_shown_and_goes_back_only_when_it_is_off(
+    guest: Stack,
+) -> None:
+    guest.moln("vm", "disk-snapshot-create", "web", "0", "clean", "--wait")
+    assert guest.moln("vm", "disk-snapshot-list", "web").startswith("disk 0  clean")
+    refused = guest.run("vm", "disk-snapshot-revert", "web", "0", "clean", "--yes")
+    assert (refused.returncode, "allowed in POWERED_OFF" in refused.stderr) == (5, True), refused.stderr
+    guest.moln("vm", "disk-snapshot-delete", "web", "0", "clean", "--wait")
+    assert guest.moln("vm", "disk-snapshot-list", "web") == ""
+
+
 def test_a_guest_that_counts_goes_on_counting_after_a_suspend_and_after_a_stop(guest: Stack) -> None:
     console(guest, f"{NUMBERS} echo on-disk >/data/word; sync", "count=3")
     for verb, state in (("suspend", "SUSPENDED"), ("stop", "STOPPED")):

@@ -58,7 +58,7 @@ class End(NamedTuple):
 
 
 DONE = End()
-_NOTHING_THERE = End(Reason.OPERATION_SUPERSEDED, "nothing of the VM is on its host any more that it could be done to")
+NOTHING_THERE = End(Reason.OPERATION_SUPERSEDED, "nothing of the VM is on its host that it could be done to")
 
 
 def kind_name(kind: int) -> str:
@@ -87,7 +87,7 @@ def end_of(operation: vm_pb2.Operation, parts: Parts, now_s: float, *, is_backgr
         return End(Reason.OPERATION_SUPERSEDED, "the VM has left the host that was to do it")
     if parts.status is None and not _is_wanted_there(parts):
         if operation.kind not in _GUESTLESS:
-            return _NOTHING_THERE
+            return NOTHING_THERE
         if _is_granted(operation, parts):
             return DONE  # the change of the spec is all there was to do
     return _expired(operation, now_s)
@@ -126,7 +126,7 @@ def _end_of_move(operation: vm_pb2.Operation, parts: Parts, now_s: float) -> End
     if operation.is_cancelled:
         return End(Reason.OPERATION_CANCELLED, "it was given up before it began")
     if parts.status is None and not _is_wanted_there(parts):
-        return _NOTHING_THERE  # its files are in the datastore: it can be brought up anywhere
+        return NOTHING_THERE
     return _expired(operation, now_s)
 
 

@@ -74,8 +74,8 @@ def test_a_change_of_what_is_nowhere_is_done_by_being_written_once_it_is_granted
 
 
 def test_what_only_a_host_can_do_ends_where_nothing_of_the_vm_is_there_and_nothing_is_to_come() -> None:
-    for kind in (K.OPERATION_KIND_REBOOT, K.OPERATION_KIND_CREATE_SNAPSHOT, K.OPERATION_KIND_REVERT_DISK_SNAPSHOT,
-                 K.OPERATION_KIND_MIGRATE):  # fmt: skip
+    of_disk, move = K.OPERATION_KIND_REVERT_DISK_SNAPSHOT, K.OPERATION_KIND_MIGRATE
+    for kind in (K.OPERATION_KIND_REBOOT, K.OPERATION_KIND_CREATE_SNAPSHOT, of_disk, move):
         assert reason_of(end_of(an_operation(kind), parts(OFF), NOW)) == Reason.OPERATION_SUPERSEDED
         assert end_of(an_operation(kind), parts(RUN), NOW) is None, "the host brings it up, and then does it"
 
