@@ -25,6 +25,7 @@ from services.devstack.layout import Folder
 from services.devstack.moln_commands import Moln
 from services.devstack.networks import choose_network
 from services.devstack.nodes import REAL_HOST
+from services.devstack.reservations import Reservations
 
 GUESTS = 3
 _REMEDY = (
@@ -118,7 +119,8 @@ class Demo:
 
     def _free_network(self) -> str:
         default = self._moln.read("net", "show", "default")["spec"]["cidr"]
-        base = choose_network([default]).partition("/")[0]
+        with Reservations() as reserved:
+            base = choose_network([default], reserved).partition("/")[0]
         return f"{base}/24"
 
     def _create(self) -> None:

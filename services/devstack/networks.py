@@ -7,19 +7,25 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from services.devstack.errors import StackError
+from services.devstack.reservations import Reservations
 
 POOL = ipaddress.IPv4Network("10.44.0.0/14")
 PREFIX = 20
 ROUTES = Path("/proc/net/route")
 
 
-def choose_network(taken: Iterable[str], routes: Path = ROUTES) -> str:
+def choose_network(taken: Iterable[str], reserved: Reservations, routes: Path = ROUTES) -> str:
     """A free network in CIDR notation. `taken` are those of other stacks. Raises StackError where none is free."""
     used = [ipaddress.IPv4Network(text) for text in taken if text] + _routed(routes)
     for candidate in POOL.subnets(new_prefix=PREFIX):
-        if not any(candidate.overlaps(network) for network in used):
+        if not any(candidate.overlaps(network) for network in used) and reserve(str(candidate), reserved):
             return str(candidate)
     raise StackError(f"no network of {POOL} is free for guests: end another stack (`moln dev status` shows them)")
+
+
+def reserve(network: str, reserved: Reservations) -> bool:
+    """Whether no other stack that runs has chosen it."""
+    return reserved.take(f"network {network}")
 
 
 def _routed(routes: Path) -> list[ipaddress.IPv4Network]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Mapping
-from typing import Self
+from collections.abc import Mapping
+
+from services.devstack.reservations import Reservations
 
 LOOPBACK = "127.0.0.1"
 DEFAULTS = {
@@ -14,64 +15,36 @@ DEFAULTS = {
 }  # fmt: skip
 
 
-class Reservations:
-    """The ports that one process has chosen: others on this machine choose other ones, also before anything listens.
-
-    A reservation is a socket bound to an abstract name, which the kernel gives to one process at a time and takes back
-    with its end.
-    """
-
-    def __init__(self) -> None:
-        self._held: dict[int, socket.socket] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_ending: object) -> None:
-        """Gives them all back."""
-        self._release(list(self._held))
-
-    def choose(self, former: Mapping[str, int] | None) -> dict[str, int]:
-        """A port for every name. Those of the last run are kept one by one; the defaults are taken all or none."""
-        if former is not None:
-            wanted = {**dict.fromkeys(DEFAULTS, 0), **former}
-            return {name: port if port and self._take(port) else self._take_any() for name, port in wanted.items()}
-        taken = [port for port in DEFAULTS.values() if self._take(port)]
-        if len(taken) == len(DEFAULTS):
-            return dict(DEFAULTS)
-        self._release(taken)
-        return {name: self._take_any() for name in DEFAULTS}
-
-    def _take(self, port: int) -> bool:
-        """Whether the port is this process's now."""
-        held = _reserve(port)
-        if held is None:
-            return False
-        if not is_free(port):
-            held.close()
-            return False
-        self._held[port] = held
-        return True
-
-    def _take_any(self) -> int:
-        while not self._take(port := free_port()):
-            pass
-        return port
-
-    def _release(self, ports: Iterable[int]) -> None:
-        for port in ports:
-            self._held.pop(port).close()
+def choose(former: Mapping[str, int] | None, reserved: Reservations) -> dict[str, int]:
+    """A port for every name. The ports of the last run are kept one by one; the defaults are taken all or none."""
+    if former is not None:
+        wanted = {**dict.fromkeys(DEFAULTS, 0), **former}
+        return {name: port if port and _take(port, reserved) else _any(reserved) for name, port in wanted.items()}
+    taken = [port for port in DEFAULTS.values() if _take(port, reserved)]
+    if len(taken) == len(DEFAULTS):
+        return dict(DEFAULTS)
+    for port in taken:
+        reserved.give_back(_name(port))
+    return {name: _any(reserved) for name in DEFAULTS}
 
 
-def _reserve(port: int) -> socket.socket | None:
-    """None where somebody has it."""
-    held = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    try:
-        held.bind(f"\0moln-port-{port}")
-    except OSError:
-        held.close()
-        return None
-    return held
+def _take(port: int, reserved: Reservations) -> bool:
+    if not reserved.take(_name(port)):
+        return False
+    if not is_free(port):
+        reserved.give_back(_name(port))
+        return False
+    return True
+
+
+def _any(reserved: Reservations) -> int:
+    while not _take(port := free_port(), reserved):
+        pass
+    return port
+
+
+def _name(port: int) -> str:
+    return f"port {port}"
 
 
 def is_free(port: int) -> bool:

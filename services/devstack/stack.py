@@ -26,11 +26,12 @@ from services.devstack.children import ChildPlan
 from services.devstack.errors import REFUSED, StackError
 from services.devstack.layout import Folder, Memory, load_memory, save_memory
 from services.devstack.libvirtd import LibvirtdFolder
-from services.devstack.networks import choose_network
+from services.devstack.networks import choose_network, reserve
 from services.devstack.nodes import NodePlan, look, real_plan, sim_plan, sudo_words
 from services.devstack.plans import SERVICES, Value, agent_plan, etcd_plan, libvirtd_plan, root_plan, service_plan
-from services.devstack.ports import Reservations, address
+from services.devstack.ports import address, choose
 from services.devstack.prometheus import prometheus_plan
+from services.devstack.reservations import Reservations
 from services.devstack.rooted import write_plans
 from services.devstack.supervisor import Supervisor
 
@@ -213,12 +214,14 @@ def _remember(folder: Folder, wishes: Wishes, reserved: Reservations) -> Memory:
     if former is None:
         taken = [memory.network for record in others if (memory := load_memory(Folder(Path(record.state_dir))))]
         name = _free_name(folder, {record.name for record in others})
-        former = Memory(name, network=choose_network(taken))
+        former = Memory(name, network=choose_network(taken, reserved))
+    else:
+        reserve(former.network, reserved)  # kept in any case: its guests have addresses of it
     return replace(
         former,
         name=wishes.name or former.name,
         sim_hosts=max(former.sim_hosts, wishes.sim_hosts),
-        ports=reserved.choose(former.ports),
+        ports=choose(former.ports, reserved),
         has_real_host=former.has_real_host if wishes.has_real_host is None else wishes.has_real_host,
         keeps_guests=wishes.keep_guests,
     )

@@ -96,7 +96,9 @@ def test_ssh_finds_the_address_and_runs_a_command(stack: Stack, folder: Path) ->
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
     create(stack, "web", "--ssh-key", f"{key}.pub")
     until_logged(stack, "web", "moln-guest: .*ready")
-    answered = eventually_sync(lambda: stack.run("vm", "ssh", "web", "-i", key, "--", "hostname").stdout.strip())
+    answered = eventually_sync(
+        lambda: stack.run("vm", "ssh", "web", "-i", key, "--", "hostname").stdout.strip(), within=120
+    )
     assert answered == "web"
 
 

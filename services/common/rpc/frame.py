@@ -7,6 +7,7 @@ excepts here are the server's counterpart of the loop runner's: what nobody fore
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -23,6 +24,8 @@ from services.common.rpc.store_errors import from_store_error
 from services.common.store.errors import StoreError
 
 SLOW_SECONDS = 1.0
+HEAR_OUT_SECONDS = 1.0
+"""So long a client that is refused may go on sending."""
 REVISION_HEADER = "moln-revision"
 """Trailer of every reply: the store's revision that it reflects."""
 
@@ -48,13 +51,13 @@ class Frame:
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(self._unary(method, behaviour, metrics), *coders)
         if handler.stream_unary is not None:
-            return grpc.stream_unary_rpc_method_handler(self._unary(method, behaviour, metrics), *coders)
+            return grpc.stream_unary_rpc_method_handler(self._unary(method, behaviour, metrics, is_fed=True), *coders)
         if handler.unary_stream is not None:
             return grpc.unary_stream_rpc_method_handler(self._stream(method, behaviour, metrics), *coders)
         return grpc.stream_stream_rpc_method_handler(self._stream(method, behaviour, metrics), *coders)
 
-    def _unary(self, method: str, behaviour: Behaviour, metrics: MethodMetrics) -> Behaviour:
-        """Methods that answer once; `request` is a message or the client's stream of them."""
+    def _unary(self, method: str, behaviour: Behaviour, metrics: MethodMetrics, *, is_fed: bool = False) -> Behaviour:
+        """Methods that answer once; `request` is a message or, where it `is_fed`, the client's stream of them."""
 
         async def framed(request: Any, context: Context) -> Any:
             call = Call(method, context)
@@ -62,6 +65,8 @@ class Frame:
                 await self._enter(call)
                 response = await behaviour(request, context)
             except BaseException as err:
+                if is_fed and isinstance(err, Exception):
+                    await _hear_out(request)
                 await self._failed(call, metrics, err)
                 raise
             metrics.seconds.observe(time.perf_counter() - call.started)
@@ -145,6 +150,14 @@ async def _drain(answers: AsyncIterator[Any] | Awaitable[None], context: Context
     finally:
         if isinstance(answers, AsyncGenerator):
             await answers.aclose()
+
+
+async def _hear_out(messages: AsyncIterator[Any]) -> None:
+    """Takes what the client still sends, for a moment: one whose data is not taken may not hear why it is refused."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(HEAR_OUT_SECONDS):
+            async for _ in messages:
+                pass
 
 
 def _first_of(err: BaseException) -> BaseException:

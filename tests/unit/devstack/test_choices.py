@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
 
+from services.devstack import networks, ports
 from services.devstack.errors import StackError
 from services.devstack.layout import FOLDER_BYTES, Folder, Memory, load_memory, save_memory
-from services.devstack.networks import choose_network
 from services.devstack.nodes import Machine, real_plan, sim_plan
-from services.devstack.ports import DEFAULTS, Reservations, is_free
+from services.devstack.ports import DEFAULTS, is_free
+from services.devstack.reservations import Reservations
 
+ALONE = f"moln-test-{os.getpid()}"
+"""What stacks of this machine have reserved is not seen here."""
 PRIVATE = "qemu+unix:///system?socket=/run/x"
 FULL = Machine(is_root=True, has_sudo=False, missing=(), system_uri=None, has_libvirtd=True)
 
@@ -87,9 +91,15 @@ def test_a_machine_that_routes_the_whole_pool_has_no_network_left(folder: Path) 
 
 
 def choose(former: Mapping[str, int] | None) -> dict[str, int]:
-    """What a stack takes that ends at once."""
-    with Reservations() as reserved:
-        return reserved.choose(former)
+    """The ports that a stack takes that ends at once."""
+    with Reservations(ALONE) as reserved:
+        return ports.choose(former, reserved)
+
+
+def choose_network(taken: Iterable[str], routes: Path) -> str:
+    """The network that such a stack takes."""
+    with Reservations(ALONE) as reserved:
+        return networks.choose_network(taken, reserved, routes)
 
 
 def test_ports_of_the_last_run_are_kept_and_taken_ones_replaced() -> None:
@@ -114,11 +124,14 @@ def test_a_second_stack_takes_no_default_port() -> None:
             DEFAULTS.update(defaults)
 
 
-def test_stacks_that_start_in_the_same_moment_take_different_ports() -> None:
-    with Reservations() as first, Reservations() as second:
-        one, other = first.choose(None), second.choose(None)
+def test_stacks_that_start_in_the_same_moment_take_different_ports_and_networks(folder: Path) -> None:
+    with Reservations(ALONE) as first, Reservations(ALONE) as second:
+        one, other = ports.choose(None, first), ports.choose(None, second)
         assert not set(one.values()) & set(other.values())
-        assert not set(second.choose(one).values()) & set(one.values()), "the stack that has them has not ended yet"
+        again = ports.choose(one, second)
+        assert not set(again.values()) & set(one.values()), "the stack that has them has not ended yet"
+        machine = routes(folder, "0.0.0.0/0")
+        assert networks.choose_network([], first, machine) != networks.choose_network([], second, machine)
 
 
 def test_the_folder_is_closed_to_others_and_not_shared_with_something_else(folder: Path) -> None:

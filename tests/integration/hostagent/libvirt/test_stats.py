@@ -19,11 +19,13 @@ from tests.support.hypervisor import CLOUD, order
 
 async def test_the_test_hypervisor_tells_states_and_the_machine(folder: Path) -> None:
     async with LibvirtDriver(DriverOptions(1, CLOUD, folder, "test:///default"), pieces_of(folder)) as driver:
-        assert (await Doer(driver).do(Deed.START, order(None))).is_done
+        doer, vm = Doer(driver), order(None)
+        assert (await doer.do(Deed.START, vm)).is_done
         sweep = await driver.sweep(1)
         assert [(guest.vm_id, guest.is_active, guest.cpu_ns) for guest in sweep.guests] == [(7, True, None)]
         assert (sweep.host.cpus, sweep.host.memory_total) == (16, 3072 << 20)
         assert sweep.host.disk_total
+        assert (await doer.do(Deed.ERASE, vm)).is_done, "the hypervisor lives as long as this process"
 
 
 async def test_cpu_memory_disks_and_the_machine_are_told_of_a_running_guest(driver: LibvirtDriver) -> None:

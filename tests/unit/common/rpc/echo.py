@@ -41,7 +41,11 @@ class Echo:
     async def collect(
         self, requests: AsyncIterator[StringValue], context: grpc.aio.ServicerContext[Any, Any]
     ) -> StringValue:
-        texts = [request.value async for request in requests]
+        texts = list[str]()
+        async for request in requests:
+            if request.value == "refuse at once":
+                raise MolnError(Reason.QUOTA_EXCEEDED, "no more")
+            texts.append(request.value)
         await self._obey(texts[-1], context)
         return StringValue(value="".join(texts))
 

@@ -90,6 +90,12 @@ async def test_a_domain_error_reaches_the_client_whole(served: Served, kind: str
     assert served.count(kind.capitalize(), "RESOURCE_EXHAUSTED") == 1
 
 
+async def test_a_client_that_is_refused_while_it_still_sends_hears_why(served: Served) -> None:
+    for _ in range(20):
+        error = await failure(served.stub.collect(texts("refuse at once", *["x" * 20_000] * 20)))
+        assert (error.reason, error.message) == ("QUOTA_EXCEEDED", "no more")
+
+
 async def test_field_violations_reach_the_client(served: Served) -> None:
     error = await failure(served.stub.one(text("field")))
     assert error.fields == (("vm.name", "must not be empty"),)
