@@ -30,6 +30,7 @@ COMMANDS = {
     "events": "What happened in the cloud.",
     "accounting": "What virtual machines took, by owner.",
     "explain": "What a field of a template or a resource means.",
+    "simulate": "A workload over virtual time: judge a policy of placement before it is used.",
     "dev": "A whole cloud on this machine.",
     "doctor": "What is left over or wrong on this machine, with the remedy.",
     "completion": "Completion for bash, zsh and fish.",

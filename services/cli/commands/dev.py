@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -15,6 +13,7 @@ from services.cli.command_line import Group
 from services.cli.exits import CliError
 from services.cli.options import confirm, yes_option
 from services.cli.session import Session, is_terminal
+from services.cli.starting import become
 from services.common.stacks import DEFAULT_FOLDER
 
 state_option = click.option("--state", metavar="FOLDER", help=f"State folder of the stack (default: {DEFAULT_FOLDER}).")
@@ -112,6 +111,4 @@ def state_folder(session: Session, state: str | None) -> str:
 
 def start(verb: str, arguments: Sequence[str]) -> NoReturn:
     """Becomes that process: its exit code is ours."""
-    sys.stdout.flush()
-    words = [sys.executable, "-m", "services.devstack", verb, *arguments]
-    os.execv(sys.executable, words)  # noqa: S606  (no shell)
+    become("services.devstack", [verb, *arguments])
