@@ -48,7 +48,7 @@ class History:
         change = is_used - np.where(is_first, 0, np.roll(is_used, 1))
         order = np.argsort(self.since, kind="stable")
         since = self.since[order]
-        is_last = np.append(since[1:] != since[:-1], True)
+        is_last = np.append(np.diff(since) != 0, True)[: len(since)]
         return int(np.cumsum(change[order])[is_last].max(initial=0))
 
     def fragmentation(self, total: Sequence[Integers], sizes: Sequence[Integers], counts: Integers) -> float:

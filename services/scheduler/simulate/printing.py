@@ -77,12 +77,12 @@ def _plain(figures: Figures | GroupFigures) -> dict[str, object]:
     }
 
 
-def _for_people(name: str, value: float) -> str:
+def _for_people(name: str, value: object) -> str:
+    if not isinstance(value, float):
+        return f"{value:,}"
     if name in _PERCENT:
         return f"{100 * value:.1f} %"
-    if name.endswith("_s"):
-        return f"{value:,.1f} s"
-    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
+    return f"{value:,.1f} s" if name.endswith("_s") else f"{value:,.2f}"
 
 
 def _aligned(words: Sequence[str], widths: Sequence[int]) -> list[str]:

@@ -99,18 +99,27 @@ class Report:
         past = history(stays, len(self._total[0]), begin, end)
         waits, slowdowns = self.spans.waits(placed), self.spans.slowdowns(placed)
         sizes, counts = np.unique(np.stack(self._demand), axis=1, return_counts=True)
+        came, went, rejected, waiting = self._counts(np.ones(len(placed), bool))
         return Figures(
-            *self._counts(np.ones(len(placed), bool)),
-            *(_share(stays, index, self._total[index], end - begin) for index in (0, 1)),
-            _mean(waits), _quantile(waits, 0.5), _quantile(waits, 0.95), _quantile(waits, 1.0),
-            _mean(slowdowns), _quantile(slowdowns, 0.95),
+            vms=came,
+            placed=went,
+            rejected=rejected,
+            waiting=waiting,
+            cpu_utilisation=_share(stays, 0, self._total[0], end - begin),
+            memory_utilisation=_share(stays, 1, self._total[1], end - begin),
+            wait_mean_s=_mean(waits),
+            wait_p50_s=_quantile(waits, 0.5),
+            wait_p95_s=_quantile(waits, 0.95),
+            wait_max_s=_quantile(waits, 1.0),
+            slowdown_mean=_mean(slowdowns),
+            slowdown_p95=_quantile(slowdowns, 0.95),
             fragmentation=past.fragmentation(self._total, list(sizes), counts),
             hosts_used_mean=past.hosts_used_mean(),
             hosts_used_peak=past.hosts_used_peak(),
-            makespan_s=(int(self._ends[placed].max(initial=begin)) - begin) / MICROSECONDS,
-            waiting_for_s=(end - int(self.spans.arrival[self._waiting].min(initial=end))) / MICROSECONDS,
+            makespan_s=seconds(int(self._ends[placed].max(initial=begin)) - begin),
+            waiting_for_s=seconds(end - int(self.spans.arrival[self._waiting].min(initial=end))),
             events=self._outcome.events,
-        )  # fmt: skip
+        )
 
     def by_group(self) -> list[GroupFigures]:
         """Those of each group that the workload names, in the order of names."""
