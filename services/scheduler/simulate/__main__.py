@@ -90,19 +90,19 @@ def _notes(
     hosts: Sequence[HostFacts], workload: Workload, kinds: Sequence[Kind], compared: Sequence[Contender]
 ) -> Iterator[str]:
     """What the user should know of the input before looking at figures."""
-    yield from workload.notes
+    yield from (f"note: {words}" for words in workload.notes)
     named = [each.rank for each in compared]
     named += [expression for kind in kinds for expression in (kind.shape.requirement, kind.shape.rank)]
-    yield from (f"warning: {words}" for words in warnings(hosts, named))
+    yield from (f"moln: warning: {words}" for words in warnings(hosts, named))
     came = [0] * len(kinds)
     for job in workload.jobs:
         came[job.kind] += 1
     refused = [(count, kind.problem) for count, kind in zip(came, kinds, strict=True) if count and kind.problem]
     refused.sort(key=lambda each: -each[0])
     for count, problem in refused[:_MOST_SAID]:
-        yield f"{counted(count, 'VM')} can be placed on no host: {problem}"
+        yield f"note: {counted(count, 'VM')} can be placed on no host: {problem}"
     if rest := refused[_MOST_SAID:]:
-        yield f"{counted(sum(count for count, _ in rest), 'more VM')} of {len(rest)} other kinds likewise"
+        yield f"note: {counted(sum(count for count, _ in rest), 'more VM')} of {len(rest)} other kinds likewise"
 
 
 def _write(path: Path, text: str) -> None:
@@ -119,11 +119,11 @@ def _speed(name: str, events: int, took: float) -> str:
 
 
 def _say(text: str) -> None:
-    print(f"moln: {text}", file=sys.stderr, flush=True)
+    print(text, file=sys.stderr, flush=True)
 
 
 def _fail(text: str, code: int) -> int:
-    _say(text)
+    _say(f"moln: {text}")
     return code
 
 

@@ -61,5 +61,5 @@ def _labels(row: Row) -> dict[str, str]:
     try:
         check_labels("labels", labels)
     except MolnError as err:
-        row.refuse("labels", err.message)
+        row.refuse("labels", err.message.removeprefix("labels: "))
     return labels

@@ -66,7 +66,7 @@ class Spans(NamedTuple):
         return (self.start[chosen] - self.arrival[chosen]) / MICROSECONDS
 
     def slowdowns(self, chosen: Flags) -> Floats:
-        """Time from arrival to end, by duration; both of VMs that are shorter than the bound are those of the bound."""
+        """Time from arrival to end, divided by the duration or the bound, whichever is longer; at least 1."""
         duration = self.duration[chosen] / MICROSECONDS
         return np.maximum(1.0, (self.waits(chosen) + duration) / np.maximum(duration, SLOWDOWN_BOUND_S))
 

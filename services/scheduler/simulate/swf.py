@@ -53,7 +53,8 @@ def read_swf(path: Path, split: int | None = None, limit: int | None = None) -> 
         else:
             left_out[_NO_MEMORY] += record.memory_kib < 0
             _add(collector, record, split)
-    notes = [f"{path}: {text.format(counted(count, 'job'))}" for text, count in sorted(left_out.items()) if count]
+    told = (_NEVER_RAN, _NO_PROCESSORS, _NO_MEMORY)
+    notes = [f"{path}: {text.format(counted(left_out[text], 'job'))}" for text in told if left_out[text]]
     try:
         return collector.workload(path, limit, notes)
     except BadInput as err:

@@ -118,4 +118,4 @@ def _check(row: Row, wanted: Wanted) -> None:
         try:
             parse(row.text(column), kind, column)
         except MolnError as err:
-            row.refuse(column, err.message)
+            row.refuse(column, err.message.removeprefix(f"{column}: "))
