@@ -132,13 +132,14 @@ class Ledger:
                 if made is not None:
                     found.append(made)
                 else:
-                    group.block(self.columns)
+                    group.block(group.version(self.columns))
         return found
 
     def bind(self, queues: Sequence[Queue], plan: Sequence[Integers]) -> list[VmRecord]:
         """Holds the room of a plan. Returns the VMs that now are busy and `bound_for` a host; the rest waits on."""
         bound: list[VmRecord] = []
         short: set[Group] = set()
+        planned_at = [each.group.version(self.columns) for each in queues]
         for each, rows in zip(queues, plan, strict=True):
             demand, wish = each.demand.shape.demand, each.demand.shape.wish
             if wish is not None:
@@ -151,9 +152,10 @@ class Ledger:
             for record, host_id in zip(each.records, self.columns.ids[rows].tolist(), strict=False):
                 self._bind(record, host_id, demand)
                 bound.append(record)
-        for each in queues:
+        # What the plan itself changes may be what a requirement waits for: those groups are tried once more.
+        for each, version in zip(queues, planned_at, strict=True):
             if each.group.waiting and each.group not in short:
-                each.group.block(self.columns)
+                each.group.block(version)
         return bound
 
     def reserve(self, record: VmRecord, host_id: int) -> None:

@@ -98,11 +98,11 @@ class Group:
 
     def is_worth_a_try(self, columns: HostColumns) -> bool:
         """Something has changed since its VMs were found not to fit."""
-        return self.shape is not None and bool(self.waiting) and self._blocked_at != self._version(columns)
+        return self.shape is not None and bool(self.waiting) and self._blocked_at != self.version(columns)
 
-    def block(self, columns: HostColumns) -> None:
-        """Its VMs were found not to fit, as hosts are now."""
-        self._blocked_at = self._version(columns)
+    def block(self, version: int) -> None:
+        """Its VMs were found not to fit, as hosts were at that version."""
+        self._blocked_at = version
 
     def passing(self, columns: HostColumns, shape: Shape) -> Flags:
         """What the filters leave that placements do not change; worked out once per change of hosts."""
@@ -116,7 +116,7 @@ class Group:
         """Why its VMs wait; FITS where a host has become free for them."""
         return self.problem if self.shape is None else why(columns, columns.room(), self.shape)
 
-    def _version(self, columns: HostColumns) -> int:
+    def version(self, columns: HostColumns) -> int:
         """What must grow before another try makes sense: placements only matter where the requirement looks at them."""
         is_dynamic = self.shape is not None and self.shape.requirement.is_dynamic
         return columns.version if is_dynamic else columns.room_version

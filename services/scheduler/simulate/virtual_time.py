@@ -133,16 +133,14 @@ class Simulation:
         return waiting
 
     def _place(self, now: int) -> None:
-        """Plans for all that waits, and lets it run."""
+        """Plans for all that waits, and lets it run; again while that is what others waited for."""
         ledger = self._ledger
-        queues = ledger.queues()
-        if not queues:
-            return
-        for record in ledger.bind(queues, plan(ledger.columns, [queue.demand for queue in queues])):
-            index, row = record.vm_id - 1, ledger.columns.row(record.bound_for)
-            self._start[index], self._row[index] = now, NEVER if row is None else row
-            heapq.heappush(self._ends, (now + self._jobs[index].duration, index))
-            self._events += 1
+        while queues := ledger.queues():
+            for record in ledger.bind(queues, plan(ledger.columns, [queue.demand for queue in queues])):
+                index, row = record.vm_id - 1, ledger.columns.row(record.bound_for)
+                self._start[index], self._row[index] = now, NEVER if row is None else row
+                heapq.heappush(self._ends, (now + self._jobs[index].duration, index))
+                self._events += 1
 
 
 def _kind(columns: HostColumns, wanted: Wanted) -> Kind:

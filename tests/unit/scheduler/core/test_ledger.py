@@ -233,6 +233,18 @@ def test_a_group_that_does_not_fit_is_not_tried_again_until_something_changes() 
     assert [record.bound_for for record in place_all(ledger)] == [2]
 
 
+def test_a_group_that_waits_for_what_the_plan_itself_does_is_tried_once_more() -> None:
+    store, ledger = ImaginedStore(), Ledger()
+    ledger.update_hosts([host(1)])
+    store.create(KEYS[0], requirement="RUNNING_VMS > 0", priority=1)
+    store.create(KEYS[1])
+    for key in KEYS[:2]:
+        ledger.update_vm(key, store.parts(key))
+    assert [record.key for record in place_all(ledger)] == [KEYS[1]]
+    assert [record.key for record in place_all(ledger)] == [KEYS[0]]
+    assert ledger.queues() == []
+
+
 def test_a_change_of_the_requirement_moves_a_waiting_vm_to_another_group() -> None:
     ledger, store = Ledger(), ImaginedStore()
     ledger.update_hosts([host(1)])
