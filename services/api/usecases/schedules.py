@@ -17,6 +17,8 @@ from services.common.store import Store, Txn
 
 MOST = 16
 LEAST_INTERVAL_S = 60
+LATE_S = 60.0
+"""A time that has passed by so little was to come when it was asked for: clocks differ, and calls take time."""
 MOST_AHEAD_S = 10 * 366 * 86400
 
 
@@ -90,7 +92,7 @@ def _check(request: vm_service_pb2.ScheduleVmVerbRequest) -> None:
     if not request.HasField("time"):
         raise invalid("time", "is required: when the verb is due", reason=Reason.FIELD_REQUIRED)
     ahead = request.time.seconds - time.time()
-    if ahead < 0:
+    if ahead < -LATE_S:
         raise invalid("time", "is in the past; name a time to come")
     if ahead > MOST_AHEAD_S:
         raise invalid("time", "is more than ten years ahead")

@@ -49,6 +49,9 @@ class VmImports:
         host = self._cloud.hosts.name_of(request.host_id)
         guest = choose_guest((await self._guests.list(request.host_id)).guests, request.guest, host)
         check_importable(guest)
+        former = self._imported(request)  # meanwhile somebody else may have imported it
+        if former is not None:
+            return former.serialized(self._cloud.hosts)
         if any(record.uid == guest.uuid for record in self._cloud.vms.living(0)):
             raise _taken(guest)
         return await self._make(request, guest, caller)

@@ -155,13 +155,17 @@ async def _hear(process: asyncio.subprocess.Process, most: int) -> tuple[bytes, 
 
 
 async def _read(process: asyncio.subprocess.Process, stream: asyncio.StreamReader | None, most: int) -> bytes:
-    """All of `stream`; where it passes `most` bytes the program is killed and what came so far is returned."""
+    """All of `stream`; where it passes `most` bytes the program is killed, and what it still wrote is not kept.
+
+    It is read to its end in any case: asyncio tells the end of a process only when its pipes have been emptied.
+    """
     collected = bytearray()
     while stream is not None and (chunk := await stream.read(_CHUNK)):
+        if len(collected) > most:
+            continue
         collected += chunk
         if len(collected) > most:
             _kill(process)
-            break
     return bytes(collected)
 
 

@@ -71,6 +71,9 @@ async def test_a_program_that_is_cancelled_is_stopped(folder: Path) -> None:
 async def test_output_is_bounded() -> None:
     with pytest.raises(CommandError, match="yes wrote more than 1000 bytes and was stopped"):
         await run_program(["yes"], limits=Limits(output_bytes=1000))
+    burst = [sys.executable, "-c", "import os; [os.write(1, bytes(1 << 20)) for _ in range(64)]"]
+    with pytest.raises(CommandError, match="wrote more than 1000 bytes and was stopped"):
+        await run_program(burst, limits=Limits(output_bytes=1000))
 
 
 async def test_memory_and_cpu_are_bounded() -> None:
